@@ -1,0 +1,63 @@
+# make run | test | ui | bench | show-campaign: each sets up what it needs first.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+CAMPAIGN ?= quickstart
+PORT ?= 3000
+BIN := $(VENV)/bin
+
+export DAGSTER_HOME ?= $(CURDIR)
+export OMP_NUM_THREADS ?= 1
+export PYTHONUNBUFFERED := 1
+export VIRTUAL_ENV := $(abspath $(VENV))
+
+.PHONY: help run check-campaign show-campaign ui test lint bench bundled-model clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
+
+run: $(VENV)/.runtime ## explore, select, label and train one campaign (CAMPAIGN=quickstart)
+	$(BIN)/python -m mlip_assets run $(CAMPAIGN)
+
+check-campaign: $(VENV)/.runtime ## check a campaign file and say what it would compute
+	$(BIN)/python -m mlip_assets check $(CAMPAIGN)
+
+show-campaign: $(VENV)/.runtime ## print a campaign with every default filled in
+	@$(BIN)/python -m mlip_assets show $(CAMPAIGN)
+
+ui: $(VENV)/.runtime ## the Dagster UI and daemon on http://127.0.0.1:3000 (PORT=3000)
+	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
+
+test: lint ## every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.development ## style, types, import contracts, Dagster definitions
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/dg check defs
+
+bench: $(VENV)/.development ## the benchmarks in full
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-json=benchmark.json -m ''
+
+bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about an hour)
+	$(BIN)/pip install -c constraints.txt -e '.[teacher]'
+	$(BIN)/python scripts/distil_bundled_model.py --work data/bundled-model
+
+# torch first and alone: what depends on it then takes the build that is there. GPAW is compiled
+# from source with the C++ compiler; it has no wheel.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt torch
+	CC=g++ $(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e '.[gpaw]'
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.runtime
+	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+clean: ## remove the environment; results in data/ and history in .dagster/ stay
+	rm -rf $(VENV)
