@@ -1,0 +1,512 @@
+"""The campaign: the few lines a person writes, and every setting they stand for.
+
+``load("campaigns/silicon.yaml")`` reads the file, fills in the defaults, checks everything that
+can be checked without computing, and returns a frozen :class:`Campaign`. What is wrong is told all
+at once in one :class:`CampaignError`, each line naming the file, the key, the value and a fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+SeedKind = Literal["crystal", "strained", "vacancy", "rattled", "liquid", "cluster"]
+
+#: Surrogates that mace-torch can fetch by name, beside ``bundled`` and any model file.
+NAMED_SURROGATES = (
+    "mace-mp-0",
+    "mace-mp-0-small",
+    "mace-mp-0-large",
+    "mace-mp-0b3",
+    "mace-mpa-0",
+    "mace-omat-0",
+)
+BUNDLED_SURROGATE = "bundled"
+
+#: Elements whose PAW valence states are smooth enough for a low plane-wave cut-off (eV).
+_SOFT_CUTOFF_EV = {"Si": 300.0}
+_DEFAULT_CUTOFF_EV = 500.0
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+
+class CampaignError(ValueError):
+    """A campaign file that cannot be run; the message lists every problem found, one a line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SeedSettings(_Section):
+    """Starting structures."""
+
+    files: tuple[str, ...] = Field(
+        (),
+        description="structure files (any format ASE reads, relative to this file) used as the "
+        "crystals; empty: the known prototype of the composition",
+    )
+    kinds: Annotated[tuple[SeedKind, ...], Field(min_length=1)] = Field(
+        ("crystal", "strained", "vacancy", "rattled", "liquid", "cluster"),
+        description="which kinds of seed to build",
+    )
+    crystal_atoms: int = Field(
+        8, ge=1, le=10_000, description="fewest atoms in a crystal supercell"
+    )
+    strains: tuple[Annotated[float, Field(gt=-0.3, lt=0.3)], ...] = Field(
+        (-0.05, 0.05), description="linear strains of the strained crystals (0.05 = 5 % longer)"
+    )
+    rattle_A: float = Field(0.15, gt=0, lt=1, description="standard deviation of the rattle, Å")
+    liquid_atoms: int = Field(8, ge=2, le=10_000, description="atoms in the liquid-like cell")
+    liquid_density_ratio: float = Field(
+        1.0, gt=0.2, lt=1.5, description="density of the liquid over that of the crystal"
+    )
+    cluster_atoms: int = Field(5, ge=2, le=1000, description="atoms in the gas-phase cluster")
+    vacuum_A: float = Field(4.5, ge=3, le=30, description="vacuum on every side of a cluster, Å")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"kinds: {list(self.kinds)} names a kind twice; name each once")
+        return self
+
+
+class ExplorationSettings(_Section):
+    """Molecular dynamics with the surrogate."""
+
+    surrogate: str = Field(
+        BUNDLED_SURROGATE,
+        description=f"{BUNDLED_SURROGATE} | {' | '.join(NAMED_SURROGATES)} | path to a MACE .model "
+        "file (a pickle: only from a source you trust)",
+    )
+    surrogate_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="expected SHA-256 of the model file; a mismatch is an error",
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda | cuda:0 …"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="precision of the model")
+    engine: Literal["ase"] = Field("ase", description="molecular-dynamics engine")
+    ensemble: Literal["nvt"] = Field("nvt", description="nvt: Langevin at constant volume")
+    temperatures_K: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (300.0, 1200.0), description="target temperatures, K; each seed runs at each"
+    )
+    pressures_GPa: Annotated[tuple[float, ...], Field(max_length=0)] = Field(
+        (), description="target pressures, GPa; empty for nvt, which has no barostat"
+    )
+    timestep_fs: float = Field(2.0, ge=0.05, le=10, description="time step, fs")
+    friction_per_ps: float = Field(10.0, gt=0, le=1000, description="Langevin friction, 1/ps")
+    n_steps: int = Field(400, ge=1, description="steps of every walker")
+    sample_every: int = Field(5, ge=1, description="steps between two stored frames")
+    replicas: int = Field(1, ge=1, le=10_000, description="walkers per seed and temperature")
+
+    @model_validator(mode="after")
+    def _physical(self) -> Self:
+        for temperature in self.temperatures_K:
+            if not 0 < temperature <= 20_000:
+                raise ValueError(
+                    f"temperatures_K: {temperature:g} K is not possible; give temperatures between "
+                    "0 and 20000 K"
+                )
+        if len(set(self.temperatures_K)) != len(self.temperatures_K):
+            raise ValueError("temperatures_K: a temperature is named twice; use replicas instead")
+        if self.sample_every > self.n_steps:
+            raise ValueError(
+                f"sample_every: {self.sample_every} exceeds n_steps = {self.n_steps}, so no frame "
+                "would be stored; lower sample_every"
+            )
+        return self
+
+
+class GuardSettings(_Section):
+    """When a walker is stopped; its good frames are kept."""
+
+    check_every: int = Field(5, ge=1, description="steps between two checks")
+    max_force_eV_per_A: float = Field(50.0, gt=0, description="largest force on an atom, eV/Å")
+    max_temperature_factor: float = Field(
+        5.0, gt=1, description="instantaneous over target temperature (beyond 1500 K of margin)"
+    )
+    min_distance_ratio: float = Field(
+        0.55, gt=0, lt=1, description="smallest distance over the sum of the covalent radii"
+    )
+
+
+class DescriptorSettings(_Section):
+    """SOAP power spectrum, averaged over the atoms of a frame."""
+
+    engine: Literal["dscribe"] = Field("dscribe", description="implementation")
+    r_cut: float = Field(5.0, gt=1, le=15, description="cut-off radius, Å")
+    n_max: int = Field(8, ge=1, le=14, description="radial basis functions")
+    l_max: int = Field(6, ge=0, le=14, description="highest angular momentum")
+    sigma: float = Field(0.5, gt=0.05, le=2, description="width of the atomic Gaussians, Å")
+    average: Literal["outer", "inner"] = Field("outer", description="average over the atoms")
+
+
+class SamplingSettings(_Section):
+    """From all frames to the few that are labelled."""
+
+    method: Literal["direct"] = Field("direct", description="stratified selection, DIRECT")
+    n_samples: int = Field(40, ge=1, description="frames to label")
+    variance: float = Field(
+        0.99, gt=0, le=1, description="explained variance that decides the number of components"
+    )
+    n_components: int | None = Field(
+        None, ge=1, description="number of principal components; overrides variance"
+    )
+    clustering: Literal["kmeans", "minibatch_kmeans"] = Field("kmeans", description="algorithm")
+    n_clusters: int | None = Field(None, ge=1, description="clusters; null: one per sample")
+
+    @model_validator(mode="after")
+    def _every_cluster_can_be_represented(self) -> Self:
+        if self.n_clusters is not None and self.n_clusters > self.n_samples:
+            raise ValueError(
+                f"n_clusters: {self.n_clusters} clusters cannot all be represented by n_samples = "
+                f"{self.n_samples} frames; lower n_clusters or raise n_samples"
+            )
+        return self
+
+
+class LabellingSettings(_Section):
+    """Density-functional theory. Everything here but retries, timeout and budget keys the labels."""
+
+    engine: Literal["gpaw"] = Field("gpaw", description="DFT program")
+    xc: Literal["LDA", "PBE", "revPBE", "RPBE"] = Field("PBE", description="functional")
+    cutoff_eV: float | None = Field(
+        None, ge=150, le=2000, description="plane-wave cut-off, eV; null: by the elements"
+    )
+    k_spacing_per_A: float = Field(
+        0.45, gt=0.05, le=2, description="largest k-point spacing along periodic directions, 2π/Å"
+    )
+    smearing_eV: float = Field(0.1, gt=0, le=1, description="Fermi-Dirac width, eV")
+    energy_convergence_eV: float = Field(
+        1e-5, gt=0, le=1e-2, description="self-consistency in energy, eV per valence electron"
+    )
+    max_net_force_eV_per_A: float = Field(
+        0.05, gt=0, description="a label whose forces sum to more than this is refused, eV/Å"
+    )
+    retries: int = Field(
+        1, ge=0, le=5, description="further attempts with safer numerics, never other physics"
+    )
+    timeout_s: float = Field(1800.0, gt=0, description="longest time for one calculation, s")
+    budget: int | None = Field(None, ge=0, description="most new DFT calls in one run")
+
+
+class TrainingSettings(_Section):
+    """MACE."""
+
+    start_from: Literal["surrogate", "scratch"] = Field(
+        "surrogate",
+        description="surrogate: fine-tune the exploration model; scratch: random weights",
+    )
+    num_channels: int = Field(16, ge=4, le=512, description="channels (scratch)")
+    max_L: int = Field(0, ge=0, le=3, description="equivariance of the messages (scratch)")
+    correlation: int = Field(2, ge=1, le=4, description="body order minus one (scratch)")
+    r_max: float = Field(5.0, gt=1, le=12, description="cut-off radius, Å (scratch)")
+    max_epochs: int = Field(120, ge=4, description="passes over the training set")
+    batch_size: int = Field(4, ge=1, description="structures in a batch")
+    learning_rate: float = Field(0.005, gt=0, lt=1, description="initial step of the optimiser")
+    valid_fraction: float = Field(0.1, gt=0, lt=0.5, description="share used to pick the epoch")
+    test_fraction: float = Field(0.15, gt=0, lt=0.5, description="share never seen in training")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda"
+    )
+
+
+class RefreshSettings(_Section):
+    """The weekly refresh."""
+
+    enabled: bool = Field(True, description="whether the campaign_refresh schedule runs it")
+
+
+class Campaign(_Section):
+    """Everything that decides what one campaign computes. Frozen; equal settings hash equally."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="the file's stem; also the partition key")
+    composition: str = Field(description="chemical formula, such as Si or NaCl")
+    seed: int = Field(0, ge=0, lt=2**32, description="every random choice derives from this")
+    seeds: SeedSettings = SeedSettings()
+    exploration: ExplorationSettings = ExplorationSettings()
+    guards: GuardSettings = GuardSettings()
+    descriptors: DescriptorSettings = DescriptorSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    labelling: LabellingSettings = LabellingSettings()
+    training: TrainingSettings = TrainingSettings()
+    refresh: RefreshSettings = RefreshSettings()
+
+    @property
+    def formula(self) -> dict[str, int]:
+        """Atoms of each element in one formula unit."""
+        return _count_elements(self.composition)
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols, by atomic number."""
+        return tuple(sorted(self.formula, key=atomic_numbers.__getitem__))
+
+    @property
+    def n_seeds(self) -> int:
+        """How many seeds the settings ask for."""
+        n_crystals = max(len(self.seeds.files), 1)
+        each = {"crystal": n_crystals, "strained": len(self.seeds.strains)}
+        return sum(each.get(kind, 1) for kind in self.seeds.kinds)
+
+    @property
+    def n_walkers(self) -> int:
+        """Seeds × temperatures × replicas."""
+        return self.n_seeds * len(self.exploration.temperatures_K) * self.exploration.replicas
+
+    @property
+    def n_frames(self) -> int:
+        """Frames stored when no walker is stopped early (the starting frame is not stored)."""
+        return self.n_walkers * (self.exploration.n_steps // self.exploration.sample_every)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all settings."""
+        return fingerprint(self)
+
+    def to_yaml(self) -> str:
+        """The full campaign as YAML, each setting with its meaning and unit as a comment."""
+        return "\n".join(_commented_yaml(self)) + "\n"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _count_elements(self.composition)
+        if self.sampling.n_samples > self.n_frames:
+            raise ValueError(
+                f"sampling.n_samples: {self.sampling.n_samples} frames wanted, but {self.n_walkers} "
+                f"walkers of {self.exploration.n_steps} steps stored every "
+                f"{self.exploration.sample_every} give at most {self.n_frames}; lower n_samples, or "
+                "raise exploration.n_steps or exploration.replicas"
+            )
+        return self
+
+
+def fingerprint(*parts: BaseModel | dict[str, Any]) -> str:
+    """SHA-256 of settings in a canonical JSON form, independent of key order."""
+    plain = [part.model_dump() if isinstance(part, BaseModel) else part for part in parts]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: str | os.PathLike[str]) -> Campaign:
+    """Read a campaign file, fill in every default and check it.
+
+    Parameters
+    ----------
+    path
+        A YAML file; its stem is the campaign's name.
+
+    Raises
+    ------
+    CampaignError
+        The file is missing, is not YAML, or has unknown keys or impossible values. Relative paths
+        in it are resolved against its folder, and files it names must exist and be readable.
+    """
+    file = Path(path)
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [f.name for f in file.parent.glob("*.yaml")], 1)
+        hint = f"; did you mean '{file.parent / near[0]}'?" if near else ""
+        raise CampaignError(f"{file}: no such campaign file{hint}")
+    try:
+        text = file.read_text(encoding="utf-8")
+        written = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, stricter
+    except UnicodeDecodeError as error:
+        raise CampaignError(f"{file}: not UTF-8 text ({error}); save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        raise CampaignError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(written, dict):
+        raise CampaignError(
+            f"{file}: expected 'key: value' lines, at least 'name: {file.stem}' and 'composition: …'"
+        )
+    return _parse(written, file)
+
+
+def _parse(written: dict[str, Any], file: Path) -> Campaign:
+    try:
+        campaign = Campaign.model_validate(written)
+    except ValidationError as error:
+        lines = [f"{file}: {_explain(problem)}" for problem in error.errors()]
+        raise CampaignError("\n".join(lines)) from error
+    if campaign.name != file.stem:
+        raise CampaignError(
+            f"{file}: name: '{campaign.name}' differs from the file name; write 'name: {file.stem}' "
+            f"or rename the file to '{campaign.name}.yaml'"
+        )
+    return _with_files_resolved(_with_cutoff(campaign), file)
+
+
+def _with_cutoff(campaign: Campaign) -> Campaign:
+    if campaign.labelling.cutoff_eV is not None:
+        return campaign
+    cutoff = max(_SOFT_CUTOFF_EV.get(e, _DEFAULT_CUTOFF_EV) for e in campaign.elements)
+    labelling = campaign.labelling.model_copy(update={"cutoff_eV": cutoff})
+    return campaign.model_copy(update={"labelling": labelling})
+
+
+def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
+    """Absolute paths for the files a campaign names; each must exist, and structures must be read."""
+    updates: dict[str, BaseModel] = {}
+    if campaign.seeds.files:
+        files = tuple(_readable_structure(name, campaign, file) for name in campaign.seeds.files)
+        updates["seeds"] = campaign.seeds.model_copy(update={"files": files})
+    elif set(campaign.seeds.kinds) != {"cluster"}:  # a cluster alone needs no crystal
+        from mlip_assets.structures import find_prototype
+
+        try:
+            find_prototype(campaign.composition)
+        except ValueError as error:
+            raise CampaignError(f"{file}: composition: {error}") from error
+    surrogate = campaign.exploration.surrogate
+    if surrogate not in (BUNDLED_SURROGATE, *NAMED_SURROGATES):
+        path = (file.parent / surrogate).resolve()
+        if not path.is_file():
+            near = _nearest(surrogate, [BUNDLED_SURROGATE, *NAMED_SURROGATES])
+            raise CampaignError(
+                f"{file}: exploration.surrogate: '{surrogate}' is neither a known model nor a file "
+                f"({path} does not exist){near}"
+            )
+        exploration = campaign.exploration.model_copy(update={"surrogate": str(path)})
+        updates["exploration"] = exploration
+    return campaign.model_copy(update=updates)
+
+
+def _readable_structure(name: str, campaign: Campaign, file: Path) -> str:
+    from ase import Atoms
+    from ase.io import read
+
+    path = (file.parent / name).resolve()
+    where = f"{file}: seeds.files: '{name}'"
+    if not path.is_file():
+        raise CampaignError(
+            f"{where} does not exist ({path}); give a path relative to {file.parent}"
+        )
+    try:
+        atoms = read(path, index=-1)
+        assert isinstance(atoms, Atoms)
+    except Exception as error:  # ASE's readers raise whatever their parsers meet
+        raise CampaignError(
+            f"{where} cannot be read as a structure ({type(error).__name__}: {error}); use a format "
+            "ASE reads, such as .cif, .xyz or POSCAR"
+        ) from error
+    foreign = sorted(set(atoms.get_chemical_symbols()) - set(campaign.elements))
+    if foreign:
+        raise CampaignError(
+            f"{where} holds {', '.join(foreign)}, which the composition {campaign.composition} lacks"
+        )
+    return str(path)
+
+
+def _count_elements(composition: str) -> dict[str, int]:
+    from ase.formula import Formula
+
+    try:
+        counts = Formula(composition).count()
+    except ValueError:
+        counts = {}
+    unknown = [symbol for symbol in counts if not 0 < atomic_numbers.get(symbol, 0) <= 118]
+    if counts and not unknown:
+        return dict(counts)
+    wrong = unknown[0] if unknown else composition
+    symbols = [symbol for symbol, number in atomic_numbers.items() if number > 0]
+    near = _nearest(wrong, symbols)
+    raise ValueError(
+        f"composition: '{wrong}' is not a chemical element or formula{near}; "
+        "write a formula such as Si, NaCl or Cu3Au"
+    )
+
+
+def _nearest(word: str, choices: list[str]) -> str:
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), 1, cutoff=0.5)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic problem as a sentence: key, value, what is wrong, what to write."""
+    location = [str(part) for part in problem["loc"]]
+    key, value = ".".join(location), problem["input"]
+    section = _section_at(location[:-1])
+    field = section.model_fields.get(location[-1]) if section and location else None
+    meaning = f" ({field.description})" if field and field.description else ""
+    match problem["type"]:
+        case "extra_forbidden":
+            assert section is not None
+            known = list(section.model_fields)
+            return (
+                f"{key}: unknown key{_nearest(location[-1], known)}; known keys: {', '.join(known)}"
+            )
+        case "missing":
+            return f"{key}: missing; add '{key}: …'{meaning}"
+        case "value_error":
+            prefix = f"{key}." if key else ""
+            return prefix + str(problem["ctx"]["error"])
+        case "literal_error":
+            choices = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
+            near = _nearest(str(value), choices)
+            return f"{key}: {value!r} is not possible{near}; choose from: {', '.join(choices)}"
+        case "float_parsing" | "int_parsing" | "float_type" | "int_type" if _has_unit(value):
+            number = str(value).split()[0]
+            return f"{key}: {value!r} has a unit in it{meaning}; write the number alone: {number}"
+    return f"{key}: {value!r}: {problem['msg']}{meaning}"
+
+
+def _has_unit(value: Any) -> bool:
+    return isinstance(value, str) and re.match(r"^\s*[-+0-9.eE]+\s+\S+", value) is not None
+
+
+def _section_at(location: list[str]) -> type[BaseModel] | None:
+    section: type[BaseModel] = Campaign
+    for part in location:
+        field = section.model_fields.get(part)
+        if field is None or not isinstance(field.annotation, type):
+            return None
+        if not issubclass(field.annotation, BaseModel):
+            return None
+        section = field.annotation
+    return section
+
+
+def _commented_yaml(section: BaseModel, indent: str = "") -> Iterator[str]:
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, BaseModel):
+            yield f"\n{indent}{key}:  # {(type(value).__doc__ or '').splitlines()[0]}"
+            yield from _commented_yaml(value, indent + "  ")
+        else:
+            yield f"{indent}{key}: {_flow(value)}  # {field.description}"
+
+
+def _flow(value: Any) -> str:
+    plain = list(value) if isinstance(value, tuple) else value
+    if isinstance(plain, float) and math.isfinite(plain):
+        return repr(plain)
+    return yaml.safe_dump(plain, default_flow_style=True, width=10_000).replace("\n...", "").strip()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key written twice (YAML keeps the last one silently)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

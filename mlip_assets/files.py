@@ -1,0 +1,95 @@
+"""Durable writing: a file is either whole under its final name or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from upath import UPath
+
+AnyPath = str | os.PathLike[str] | UPath
+
+
+def as_path(path: AnyPath) -> UPath:
+    """Make a local path absolute; leave any other fsspec path (``s3://…``) as it is."""
+    upath = UPath(path)
+    return UPath(Path(str(upath)).absolute()) if is_local(upath) else upath
+
+
+def is_local(path: UPath) -> bool:
+    """Whether ``path`` lies on this machine's file system."""
+    return path.protocol in ("", "file", "local")
+
+
+@contextmanager
+def write_atomically(path: AnyPath) -> Iterator[Path]:
+    """Yield a temporary *local* path; what is written there appears at ``path`` when the block ends.
+
+    On a local file system: a hidden sibling, fsynced and renamed over the target. Elsewhere: a
+    local temporary file uploaded in one put. When the block raises, nothing appears at ``path``
+    and the temporary file is removed. The suffix of the target is kept, because several writers
+    choose their format by it.
+    """
+    target = as_path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    local = is_local(target)
+    handle, name = tempfile.mkstemp(
+        dir=str(target.parent) if local else None, prefix=".writing-", suffix=target.suffix
+    )
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        if local:
+            temporary.chmod(0o644)
+            temporary.replace(str(target))
+            fsync_folder(Path(str(target.parent)))
+        else:
+            target.fs.put_file(str(temporary), target.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Write a small text file durably."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut; POSIX asks for it, Windows cannot."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def local_copy(path: AnyPath) -> Iterator[Path]:
+    """Yield ``path`` as a local file: itself, or a temporary download that goes with the block."""
+    source = as_path(path)
+    if is_local(source):
+        yield Path(str(source))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / source.name
+        source.fs.get_file(source.path, str(target))
+        yield target
+
+
+def sha256_of_file(path: AnyPath) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with UPath(path).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,30 @@
+"""Child processes that do not outlive the work they belong to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, even by SIGKILL (Linux only).
+
+    Without it an orphaned worker would go on writing beside the run that resumes its work.
+    Elsewhere the file locks taken by the writers are the only guard.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # the parent died before the request was made
+        os._exit(1)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which under a scheduler are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,128 @@
+"""Campaign files: defaults, round trip, and errors a new user meets."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlip_assets.campaign import Campaign, CampaignError, fingerprint, load
+
+CAMPAIGNS = Path(__file__).parents[1] / "campaigns"
+
+
+def write(folder: Path, text: str, name: str = "silicon") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_two_lines_are_a_campaign(tmp_path):
+    campaign = load(write(tmp_path, "name: silicon\ncomposition: Si\n"))
+    assert campaign.elements == ("Si",)
+    assert campaign.labelling.cutoff_eV is not None
+    assert campaign.sampling.n_samples <= campaign.n_frames
+    with pytest.raises(ValueError, match="frozen"):
+        campaign.seed = 3
+
+
+@pytest.mark.parametrize("file", sorted(CAMPAIGNS.glob("*.yaml")), ids=lambda f: f.stem)
+def test_examples_load(file):
+    assert load(file).name == file.stem
+
+
+def test_full_yaml_is_the_same_campaign(tmp_path):
+    short = load(write(tmp_path, "name: silicon\ncomposition: Si\nseed: 7\n"))
+    full = load(write(tmp_path, short.to_yaml()))
+    assert full == short
+    assert full.fingerprint == short.fingerprint
+    assert "fs" in short.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: silicon\ncompositon: Si\n", "did you mean 'composition'"),
+        ("name: silicon\ncomposition: Si\nsampling:\n  n_sample: 3\n", "did you mean 'n_samples'"),
+        ("name: silicon\ncomposition: Sii\n", "did you mean 'Si'"),
+        ("name: silicon\ncomposition: Xx\n", "not a chemical element"),
+        ("name: silicon\ncomposition: Si\nexploration:\n  temperatures_K: [-5]\n", "-5 K is not"),
+        ("name: silicon\ncomposition: Si\nexploration:\n  timestep_fs: 2 fs\n", "write the number"),
+        ("name: silicon\ncomposition: Si\nexploration:\n  timestep_fs: 0.002\n", "time step, fs"),
+        ("name: silicon\ncomposition: Si\nexploration:\n  surrogate: mace-mp0\n", "'mace-mp-0'"),
+        ("name: silicon\ncomposition: Si\nexploration:\n  surrogate: no.model\n", "does not exist"),
+        ("name: silicon\ncomposition: Si\nseeds:\n  files: [no.cif]\n", "does not exist"),
+        ("name: silicon\ncomposition: Si\nseeds:\n  kinds: [cristal]\n", "did you mean 'crystal'"),
+        ("name: silicon\ncomposition: Si\nsampling:\n  n_samples: 999999\n", "give at most"),
+        (
+            "name: silicon\ncomposition: Si\nsampling:\n  n_samples: 5\n  n_clusters: 6\n",
+            "cannot all be represented",
+        ),
+        ("name: other\ncomposition: Si\n", "name: silicon"),
+        ("name: silicon\nname: silicon\ncomposition: Si\n", "written twice"),
+        ("name: silicon\ncomposition: [Si\n", "not valid YAML"),
+        ("- silicon\n", "key: value"),
+        ("", "key: value"),
+        ("name: silicon\n", "composition: missing"),
+        ("name: silicon\ncomposition: Fe2O3\n", "seeds.files"),
+        ("name: silicon\ncomposition: Si\nseeds: 3\n", "seeds"),
+    ],
+)
+def test_errors_name_file_key_and_fix(tmp_path, text, said):
+    with pytest.raises(CampaignError) as error:
+        load(write(tmp_path, text))
+    assert "silicon.yaml" in str(error.value)
+    assert said in str(error.value)
+
+
+def test_every_problem_is_told_at_once(tmp_path):
+    text = "name: silicon\ncomposition: Si\nsed: 1\nsampling:\n  n_samples: -4\n"
+    with pytest.raises(CampaignError) as error:
+        load(write(tmp_path, text))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_missing_campaign_suggests_a_neighbour(tmp_path):
+    write(tmp_path, "name: silicon\ncomposition: Si\n")
+    with pytest.raises(CampaignError, match="did you mean"):
+        load(tmp_path / "silcon.yaml")
+
+
+def test_unreadable_structure_file(tmp_path):
+    (tmp_path / "broken.cif").write_text("this is no crystal", encoding="utf-8")
+    with pytest.raises(CampaignError, match="cannot be read as a structure"):
+        load(write(tmp_path, "name: silicon\ncomposition: Si\nseeds:\n  files: [broken.cif]\n"))
+
+
+def test_structure_of_another_element(tmp_path):
+    from ase.build import bulk
+
+    bulk("Cu").write(tmp_path / "copper.cif")
+    with pytest.raises(CampaignError, match="holds Cu"):
+        load(write(tmp_path, "name: silicon\ncomposition: Si\nseeds:\n  files: [copper.cif]\n"))
+
+
+def test_fingerprint_ignores_key_order_but_not_values():
+    one = fingerprint({"a": 1, "b": 2})
+    assert one == fingerprint({"b": 2, "a": 1})
+    assert one != fingerprint({"a": 1, "b": 3})
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda children: (
+            st.lists(children, max_size=3)
+            | st.dictionaries(st.sampled_from([*Campaign.model_fields, "files", "x"]), children)
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_yaml_gives_a_campaign_or_a_campaign_error(tmp_path_factory, value):
+    path = write(tmp_path_factory.mktemp("fuzz"), yaml.safe_dump(value))
+    try:
+        campaign = load(path)
+    except CampaignError:
+        return
+    assert load(write(path.parent, campaign.to_yaml())) == campaign
