@@ -1,0 +1,8 @@
+"""Starting structures: prototypes known by composition, and the seeds of a campaign."""
+
+from __future__ import annotations
+
+from mlip_assets.structures.prototypes import find_prototype
+from mlip_assets.structures.seeds import build_seeds
+
+__all__ = ["build_seeds", "find_prototype"]

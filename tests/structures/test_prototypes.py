@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from ase.build import bulk
+from ase.data import atomic_numbers, reference_states
+from ase.neighborlist import neighbor_list
+
+from mlip_assets.structures import find_prototype
+from mlip_assets.structures.prototypes import BINARIES
+
+
+@pytest.mark.parametrize("symbol", ["Si", "C", "Al", "Cu", "Ar", "Fe", "Na", "Po"])
+def test_cubic_element_has_the_lattice_constant_of_ase(symbol: str) -> None:
+    cell = find_prototype(symbol).cell
+    assert cell.cellpar() == pytest.approx(
+        [reference_states[atomic_numbers[symbol]]["a"]] * 3 + [90] * 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("symbol", "n_atoms", "spacegroup"),
+    [
+        ("Si", 8, 227),
+        ("Cu", 4, 225),
+        ("Fe", 2, 229),
+        ("Mg", 2, 194),
+        ("Sn", 4, 141),
+        ("In", 2, 139),
+        ("Bi", 2, 166),
+        ("MgO", 8, 225),
+        ("SiC", 8, 216),
+        ("CsCl", 2, 221),
+    ],
+)
+def test_symmetry(symbol: str, n_atoms: int, spacegroup: int) -> None:
+    spglib = pytest.importorskip("spglib")
+    atoms = find_prototype(symbol)
+    found = spglib.get_spacegroup((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers))
+    assert len(atoms) == n_atoms
+    assert found.endswith(f"({spacegroup})")
+    assert atoms.pbc.all()
+
+
+def test_bct_conventional_cell_is_the_crystal_of_ase() -> None:
+    ours, theirs = find_prototype("Sn"), bulk("Sn")
+    assert ours.get_volume() / len(ours) == pytest.approx(theirs.get_volume() / len(theirs))
+    shells = [sorted(neighbor_list("d", a, 5.0))[:: len(a)] for a in (ours, theirs)]
+    assert shells[0] == pytest.approx(shells[1])
+
+
+@pytest.mark.parametrize("formula", BINARIES)
+def test_binaries_alternate_and_their_constants_agree_with_ionic_or_covalent_sizes(
+    formula: str,
+) -> None:
+    from ase.data import covalent_radii
+
+    atoms = find_prototype(formula)
+    i, j, distances = neighbor_list("ijd", atoms, 4.0)
+    nearest = distances < distances.min() * 1.01
+    assert (atoms.numbers[i[nearest]] != atoms.numbers[j[nearest]]).all()
+    radii = covalent_radii[atoms.numbers[i]] + covalent_radii[atoms.numbers[j]]
+    assert (distances / radii).min() == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(("one", "other"), [("NaCl", "ClNa"), ("MgO", "O4Mg4"), ("Si", "Si8")])
+def test_order_and_multiplicity_do_not_matter(one: str, other: str) -> None:
+    assert find_prototype(one) == find_prototype(other)
+
+
+@pytest.mark.parametrize("formula", ["H", "N2", "O2", "Cu3Au", "H2O", "Se", "U", "Na2Cl", "Xx"])
+def test_unknown_asks_for_a_file(formula: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{formula}'.*seeds\.files"):
+        find_prototype(formula)

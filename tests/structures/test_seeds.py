@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.lj import LennardJones
+from ase.calculators.morse import MorsePotential
+from ase.io import write
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlip_assets.campaign import Campaign
+from mlip_assets.structures import build_seeds, find_prototype
+from mlip_assets.structures.packing import Contacts, pack_liquid
+from mlip_assets.structures.seeds import distance_ratio, near_cubic_supercell
+
+KINDS = ("crystal", "strained", "vacancy", "rattled", "liquid", "cluster")
+
+
+def campaign(composition: str = "Si", seed: int = 0, **seeds: Any) -> Campaign:
+    return Campaign(name="test", composition=composition, seed=seed, seeds=seeds)
+
+
+def seed_of(kind: str, composition: str = "Si", **seeds: Any) -> Atoms:
+    (only,) = build_seeds(campaign(composition, kinds=(kind,), **seeds))
+    return only
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    composition=st.sampled_from(["Si", "Al", "Fe", "Mg", "Ar", "Sn", "NaCl", "GaAs", "CsCl"]),
+    kinds=st.permutations(KINDS).flatmap(
+        lambda order: st.integers(1, 6).map(lambda n: tuple(order[:n]))
+    ),
+    crystal_atoms=st.integers(1, 20),
+    liquid_atoms=st.integers(2, 16),
+    cluster_atoms=st.integers(2, 12),
+    ratio=st.sampled_from([0.7, 1.0, 1.1]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_campaign_gets_what_it_asked_for(
+    composition: str,
+    kinds: tuple[Any, ...],
+    crystal_atoms: int,
+    liquid_atoms: int,
+    cluster_atoms: int,
+    ratio: float,
+    seed: int,
+) -> None:
+    wanted = campaign(
+        composition,
+        seed,
+        kinds=kinds,
+        crystal_atoms=crystal_atoms,
+        liquid_atoms=liquid_atoms,
+        cluster_atoms=cluster_atoms,
+        liquid_density_ratio=ratio,
+    )
+    seeds = build_seeds(wanted)
+    names = [atoms.info["seed_name"] for atoms in seeds]
+    assert len(seeds) == wanted.n_seeds
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in names)
+    assert tuple(dict.fromkeys(atoms.info["seed_kind"] for atoms in seeds)) == kinds
+    for atoms in seeds:
+        assert distance_ratio(atoms) > wanted.guards.min_distance_ratio
+        assert np.isfinite(atoms.positions).all()
+        counts = atoms.symbols.formula.count()
+        if atoms.info["seed_kind"] == "vacancy":
+            assert max(counts.values()) - min(counts.values()) == (len(counts) > 1)
+        else:
+            assert len(set(counts.values())) == 1
+        assert set(counts) == set(wanted.elements)
+
+
+def test_default_names() -> None:
+    names = [atoms.info["seed_name"] for atoms in build_seeds(campaign())]
+    assert names == [
+        *("crystal", "strained-m05", "strained-p05", "vacancy", "rattled", "liquid", "cluster")
+    ]
+
+
+def test_same_seed_same_structures_and_another_seed_others() -> None:
+    first, again, other = (build_seeds(campaign("NaCl", seed)) for seed in (7, 7, 8))
+    for a, b in zip(first, again, strict=True):
+        assert np.array_equal(a.positions, b.positions)
+    for a, b in zip(first, other, strict=True):
+        match a.info["seed_kind"]:
+            case "crystal" | "strained":
+                assert a == b
+            case "rattled" | "liquid" | "cluster":
+                assert not np.allclose(a.positions, b.positions)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_seed_has_its_own_random_stream(kind: str) -> None:
+    alone = build_seeds(campaign(kinds=(kind,)))
+    among = [a for a in build_seeds(campaign()) if a.info["seed_kind"] == kind]
+    for a, b in zip(alone, among, strict=True):
+        assert a == b
+
+
+@pytest.mark.parametrize(
+    ("composition", "at_least", "n_atoms"),
+    [("Si", 8, 8), ("Si", 9, 16), ("Si", 64, 64), ("Cu", 16, 16), ("Cu", 17, 32), ("Mg", 8, 8)],
+)
+def test_crystal_is_the_smallest_nearly_cubic_supercell(
+    composition: str, at_least: int, n_atoms: int
+) -> None:
+    crystal = seed_of("crystal", composition, crystal_atoms=at_least)
+    assert len(crystal) == n_atoms
+    lengths = crystal.cell.lengths()
+    assert lengths.max() / lengths.min() <= 2 + 1e-9
+
+
+@pytest.mark.parametrize("strain", [-0.1, -0.025, 0.0, 0.05])
+def test_strain_is_exact(strain: float) -> None:
+    crystal = seed_of("crystal", "MgO")
+    strained = seed_of("strained", "MgO", strains=(strain,))
+    assert strained.cell.array == pytest.approx(crystal.cell.array * (1 + strain))
+    assert strained.get_scaled_positions() == pytest.approx(crystal.get_scaled_positions())
+
+
+def test_strain_names() -> None:
+    strains = (-0.025, 0.0, 0.125, 0.1, 0.1)
+    names = [
+        a.info["seed_name"] for a in build_seeds(campaign(kinds=["strained"], strains=strains))
+    ]
+    assert names == [
+        "strained-m02_5",
+        "strained-p00",
+        "strained-p12_5",
+        "strained-p10",
+        "strained-p10-2",
+    ]
+
+
+@pytest.mark.parametrize(("composition", "left"), [("Fe", 3), ("Si", 7), ("Cu", 3)])
+def test_vacancy_lacks_one_atom_of_a_crystal_with_enough(composition: str, left: int) -> None:
+    vacancy = seed_of("vacancy", composition, crystal_atoms=1)
+    host = near_cubic_supercell(seed_of("crystal", composition, crystal_atoms=1), left)
+    assert len(vacancy) == left
+    assert vacancy.get_volume() == pytest.approx(host.get_volume())
+    kept = [any(np.allclose(p, q) for q in host.positions) for p in vacancy.positions]
+    assert all(kept)
+
+
+def test_rattle_has_the_width_asked_for() -> None:
+    moved = seed_of("rattled", crystal_atoms=512, rattle_A=0.1)
+    perfect = seed_of("crystal", crystal_atoms=512)
+    steps = (moved.positions - perfect.positions).ravel()
+    assert steps.std() == pytest.approx(0.1, rel=0.08)
+    assert abs(steps.mean()) < 4 * 0.1 / np.sqrt(steps.size)
+
+
+def test_impossible_rattle_says_what_to_lower() -> None:
+    with pytest.raises(ValueError, match=r"'rattled'.*rattle_A"):
+        build_seeds(campaign("Cu", kinds=["rattled"], crystal_atoms=108, rattle_A=0.9))
+
+
+@pytest.mark.parametrize(("composition", "n_atoms"), [("Si", 64), ("Cu", 32), ("NaCl", 32)])
+@pytest.mark.parametrize("ratio", [0.8, 1.1])
+def test_liquid_density_order_and_spacing(composition: str, n_atoms: int, ratio: float) -> None:
+    liquid = seed_of("liquid", composition, liquid_atoms=n_atoms, liquid_density_ratio=ratio)
+    crystal = seed_of("crystal", composition)
+    densities = [a.get_masses().sum() / a.get_volume() for a in (liquid, crystal)]
+    assert len(liquid) == n_atoms
+    assert densities[0] / densities[1] == pytest.approx(ratio)
+    assert np.ptp(liquid.cell.lengths()) == pytest.approx(0)
+    assert liquid.pbc.all()
+    nearest = liquid.get_all_distances(mic=True)[np.triu_indices(n_atoms, 1)].min()
+    in_crystal = crystal.repeat(2).get_all_distances(mic=True)[0][1:].min()
+    assert 0.7 * ratio ** (-1 / 3) < nearest / in_crystal < 1.15
+    # no memory of a lattice: neighbour distances are spread, unlike the crystal's shells
+    second = np.sort(liquid.get_all_distances(mic=True), axis=1)[:, 2]
+    assert second.std() > 0.02
+
+
+def test_liquid_and_cluster_round_up_to_whole_formula_units() -> None:
+    for kind, wanted in (("liquid", 7), ("cluster", 5)):
+        atoms = seed_of(kind, "NaCl", **{f"{kind}_atoms": wanted})
+        assert len(atoms) == wanted + 1
+        assert atoms.symbols.formula.count()["Na"] == (wanted + 1) // 2
+
+
+@pytest.mark.parametrize("composition", ["Si", "Ar", "NaCl", "Cu"])
+def test_cluster_is_compact_isolated_and_at_the_crystal_spacing(composition: str) -> None:
+    cluster = seed_of("cluster", composition, cluster_atoms=14, vacuum_A=6.0)
+    crystal = seed_of("crystal", composition, crystal_atoms=8).repeat(2)
+    distances = cluster.get_all_distances()
+    nearest = crystal.get_all_distances(mic=True)[0][1:].min()
+    assert not cluster.pbc.any()
+    assert distances[np.triu_indices(14, 1)].min() == pytest.approx(nearest, rel=1e-6)
+    assert distances.max() < 6 * nearest  # a chain of 14 would be 13 long
+    low, high = cluster.positions.min(axis=0), cluster.positions.max(axis=0)
+    assert low == pytest.approx(6.0)
+    assert cluster.cell.lengths() - high == pytest.approx(6.0)
+
+
+def test_molecules_cluster_without_a_crystal() -> None:
+    cluster = seed_of("cluster", "H2O", cluster_atoms=9)
+    assert cluster.get_chemical_formula() == "H6O3"
+    assert distance_ratio(cluster) > 0.99
+
+
+def test_calculator_relaxes_the_disordered_seeds_only() -> None:
+    wanted = campaign("Cu", liquid_atoms=16, cluster_atoms=8)
+    morse = MorsePotential(epsilon=0.6, r0=2.56, rho0=6.0, rcut1=4.5, rcut2=6.0)
+    packed, relaxed = build_seeds(wanted), build_seeds(wanted, calculator=morse)
+    for before, after in zip(packed, relaxed, strict=True):
+        assert after.calc is None
+        if after.info["seed_kind"] in {"liquid", "cluster"}:
+            energies = []
+            for atoms in (before, after):
+                atoms.calc = morse
+                energies.append(atoms.get_potential_energy())
+            assert energies[1] < energies[0]
+            assert np.linalg.norm(after.get_forces(), axis=1).max() < 2.0
+            assert distance_ratio(after) > wanted.guards.min_distance_ratio
+        else:
+            assert before == after
+
+
+def test_a_model_that_collapses_atoms_is_not_followed(caplog: pytest.LogCaptureFixture) -> None:
+    wanted = campaign("Cu", kinds=["liquid"])
+    attractive = LennardJones(sigma=0.3, epsilon=5e5, rc=6.0, smooth=True)
+    with caplog.at_level(logging.WARNING):
+        (kept,) = build_seeds(wanted, calculator=attractive)
+    assert "kept as packed" in caplog.text
+    assert kept == build_seeds(wanted)[0]
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "cell.cif", "my cell.xyz", "cell.extxyz"])
+def test_structure_files_are_the_crystal(tmp_path: Path, name: str) -> None:
+    cell = bulk("Cu", cubic=True)
+    cell.symbols[0] = "Au"
+    cell.set_cell(cell.cell * 1.05, scale_atoms=True)
+    write(tmp_path / name, cell, format="extxyz" if name.endswith("xyz") else None)
+    seeds = build_seeds(campaign("Cu3Au", files=(str(tmp_path / name),)))
+    crystal = seeds[0]
+    assert crystal.info == {"seed_name": "crystal", "seed_kind": "crystal"}
+    assert len(crystal) == 8
+    assert crystal.get_volume() / len(crystal) == pytest.approx(cell.get_volume() / len(cell))
+    assert {a.get_chemical_formula() for a in seeds[-2:]} == {"Au2Cu6"}
+
+
+def test_several_files_and_which_one_the_others_come_from(tmp_path: Path) -> None:
+    files = []
+    for folder, scale in (("one", 1.0), ("two", 1.1)):
+        (tmp_path / folder).mkdir()
+        cell = bulk("Al", cubic=True)
+        cell.set_cell(cell.cell * scale, scale_atoms=True)
+        cell.set_velocities(np.ones((4, 3)))
+        write(tmp_path / folder / "al fcc.xyz", cell)
+        files.append(str(tmp_path / folder / "al fcc.xyz"))
+    wanted = campaign("Al", files=files, kinds=("vacancy", "crystal"))
+    vacancy, first, second = build_seeds(wanted)
+    assert wanted.n_seeds == 3
+    assert first.info["seed_name"] == "crystal-al-fcc"
+    assert second.info["seed_name"] == "crystal-al-fcc-2"
+    assert vacancy.get_volume() == pytest.approx(first.get_volume())
+    assert set(first.arrays) == {"numbers", "positions"}
+
+
+def test_molecule_file_is_a_seed_but_has_no_density(tmp_path: Path) -> None:
+    write(tmp_path / "water.xyz", molecule("H2O"))
+    files = (str(tmp_path / "water.xyz"),)
+    crystal, rattled = build_seeds(campaign("H2O", files=files, kinds=("crystal", "rattled")))
+    assert len(crystal) == len(rattled) == 3
+    with pytest.raises(ValueError, match="not periodic in all three"):
+        build_seeds(campaign("H2O", files=files, kinds=("liquid",)))
+
+
+def test_unsound_files_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "close.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 0.5]], cell=[9] * 3, pbc=True))
+    with pytest.raises(ValueError, match=r"'crystal'.*seeds\.files"):
+        build_seeds(campaign("Cu", files=(str(tmp_path / "close.xyz"),), kinds=("crystal",)))
+    atoms = bulk("Cu", cubic=True)
+    write(tmp_path / "alloy.cif", atoms)
+    text = (tmp_path / "alloy.cif").read_text().replace("1.0000\n", "0.5000\n", 1)
+    assert "0.5000\n" in text
+    (tmp_path / "alloy.cif").write_text(text)
+    with pytest.raises(ValueError, match="partly occupied"):
+        build_seeds(campaign("Cu", files=(str(tmp_path / "alloy.cif"),), kinds=("crystal",)))
+    write(tmp_path / "atom.xyz", Atoms("Ar"))
+    with pytest.raises(ValueError, match="'vacancy'"):
+        build_seeds(campaign("Ar", files=(str(tmp_path / "atom.xyz"),), kinds=("vacancy",)))
+
+
+def test_a_liquid_that_cannot_fit_says_so() -> None:
+    contacts = Contacts(bulk("Cu"))
+    with pytest.raises(ValueError, match=r"Cu2 does not fit.*liquid_density_ratio"):
+        pack_liquid(["Cu"] * 2, 2 * 3.0, contacts, np.random.default_rng(0))
+
+
+def test_contacts_come_from_the_crystal_and_else_from_the_radii() -> None:
+    salt, vacuum = Contacts(find_prototype("NaCl")), Contacts()
+    assert salt.distance(11, 17) == pytest.approx(2.82)
+    assert salt.distance(17, 17) == pytest.approx(5.64 / np.sqrt(2))
+    assert vacuum.distance(1, 8) == pytest.approx(0.31 + 0.66)
+    assert Contacts(find_prototype("Ar")).distance(18, 18) == pytest.approx(5.26 / np.sqrt(2))
