@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlip_assets.sampling import coverage_score, direct_select, random_selection
+
+
+@pytest.mark.parametrize("n_samples", [3, 10, 100, 1000])
+def test_rare_blob_is_never_missed(blobs: tuple[np.ndarray, np.ndarray], n_samples: int) -> None:
+    rows, blob = blobs
+    chosen = direct_select(rows, n_samples)
+    assert len(chosen.indices) == len(chosen.reasons) == n_samples
+    assert (np.diff(chosen.indices) > 0).all()
+    assert set(blob[chosen.indices]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("n_samples", [60, 200])
+def test_covers_more_than_chance(blobs: tuple[np.ndarray, np.ndarray], n_samples: int) -> None:
+    rows, _ = blobs
+    chosen = direct_select(rows, n_samples)
+    scores = chosen.embedding.scores
+    by_chance = [
+        coverage_score(scores, random_selection(1000, n_samples, seed)) for seed in range(20)
+    ]
+    assert coverage_score(scores, chosen.indices) > max(by_chance)
+
+
+def test_same_seed_same_frames(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    first, again, other = (direct_select(blobs[0], 50, seed=seed).indices for seed in (5, 5, 6))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_tables_and_reasons_belong_to_the_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    rows, blob = blobs
+    ids = np.random.default_rng(0).permutation(5000)[:1000]
+    chosen = direct_select(rows, 30, n_clusters=3, frame_ids=ids)
+    assert np.array_equal(chosen.embedding.frame_id, np.sort(ids))
+    assert np.array_equal(chosen.clusters.frame_id, np.sort(ids))
+    assert np.array_equal(chosen.clusters.cluster, blob[np.argsort(ids)])
+    for row, reason in zip(chosen.indices, chosen.reasons, strict=True):
+        assert reason.endswith(f"cluster {blob[row]}")
+    assert np.bincount(blob[chosen.indices]).tolist() == [10, 10, 10]
+
+
+@st.composite
+def awkward_pools(draw: st.DrawFn) -> np.ndarray:
+    """Small pools with repeated rows, constant columns and columns of very different size."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_frames, n_features = draw(st.integers(1, 40)), draw(st.integers(1, 6))
+    rows = rng.normal(size=(n_frames, n_features)) * 10.0 ** rng.integers(-6, 7, n_features)
+    rows[:, rng.random(n_features) < draw(st.sampled_from([0, 0.5, 1]))] = 0.1
+    rows = rows[rng.integers(0, n_frames, n_frames)] if draw(st.booleans()) else rows
+    return rows.astype(draw(st.sampled_from([np.float32, np.float64])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=awkward_pools(),
+    clustering=st.sampled_from(["kmeans", "minibatch_kmeans"]),
+    data=st.data(),
+)
+def test_any_pool_gives_exactly_what_was_asked_whatever_its_order(
+    rows: np.ndarray, clustering: Any, data: st.DataObject
+) -> None:
+    n_frames = len(rows)
+    n_samples = data.draw(st.integers(1, n_frames))
+    n_clusters = data.draw(st.none() | st.just(1))
+    settings_ = {"n_clusters": n_clusters, "clustering": clustering, "seed": 1}
+    ids = np.random.default_rng(0).permutation(3 * n_frames)[:n_frames]
+    chosen = direct_select(rows, n_samples, frame_ids=ids, **settings_)
+    assert len(np.unique(chosen.indices)) == len(chosen.reasons) == n_samples
+    labels = chosen.clusters.cluster
+    picked = np.isin(chosen.clusters.frame_id, ids[chosen.indices])
+    assert set(labels[picked]) == set(labels)
+    order = data.draw(st.permutations(range(n_frames)))
+    again = direct_select(rows[order], n_samples, frame_ids=ids[order], **settings_)
+    assert set(ids[order][again.indices]) == set(ids[chosen.indices])
+
+
+def test_impossible_requests_are_refused() -> None:
+    rows = np.repeat(np.eye(3), 4, axis=0)
+    with pytest.raises(ValueError, match="13 frames wanted of 12"):
+        direct_select(rows, 13)
+    with pytest.raises(ValueError, match="3 distinct points"):
+        direct_select(rows, 6, n_clusters=5)
+    with pytest.raises(ValueError, match="in 3 clusters"):
+        direct_select(rows, 2, n_clusters=3)
+    with pytest.raises(ValueError, match="more than once"):
+        direct_select(rows, 3, frame_ids=np.zeros(12))
+    with pytest.raises(ValueError, match="frame_ids: shape"):
+        direct_select(rows, 3, frame_ids=np.arange(13))
+    rows[5, 0] = np.inf
+    with pytest.raises(ValueError, match="frame 5 holds NaN or infinite"):
+        direct_select(rows, 3)
