@@ -1,0 +1,18 @@
+"""The compute resource: how many processes an asset may use on this machine."""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import Field
+
+from mlip_assets.processes import usable_cores
+
+
+class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Worker processes for molecular dynamics and DFT, one core each."""
+
+    n_workers: int = Field(default=0, ge=0, description="processes; 0: one per usable core")
+
+    def workers(self, device: str = "cpu") -> int:
+        """Processes to start; one where a GPU does the work."""
+        return 1 if device.startswith("cuda") else self.n_workers or usable_cores()

@@ -1,0 +1,133 @@
+"""Surrogates: named, bundled or from a file; nothing falls back silently."""
+
+import os
+import pickle
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+
+from mlip_assets.campaign import NAMED_SURROGATES, Campaign
+from mlip_assets.files import sha256_of_file
+from resources.mace import MaceResource
+from resources.surrogate import MACE_TORCH_NAMES, SurrogateError, find_device, find_surrogate
+
+CUDA = torch.cuda.is_available()
+
+
+def bundled(**settings):
+    return find_surrogate("bundled", **{"device": "cpu", "dtype": "float32", **settings})
+
+
+def test_names_are_those_mace_torch_knows():
+    from mace.calculators.foundations_models import mace_mp_names
+
+    assert set(MACE_TORCH_NAMES) == set(NAMED_SURROGATES)
+    assert set(MACE_TORCH_NAMES.values()) <= set(mace_mp_names)
+
+
+def test_named_checkpoint_is_loaded_from_mace_torchs_cache(tmp_path, monkeypatch):
+    """The downloader's cache holds a local file under the name it would download to."""
+    from mace.calculators import foundations_models as hub
+
+    monkeypatch.setattr(hub, "get_cache_dir", lambda: str(tmp_path))
+    url = hub.mace_mp_urls["medium-0b3"]
+    cached = tmp_path / "".join(c for c in Path(url).name if c.isalnum() or c == "_")
+    bundled().save_model(cached)
+    surrogate = find_surrogate("mace-mp-0b3", device="cpu", dtype="float32")
+    assert surrogate.sha256 == sha256_of_file(cached)
+    atoms = bulk("Si")
+    atoms.calc = surrogate.calculator()
+    reference = bulk("Si")
+    reference.calc = bundled().calculator()
+    assert atoms.get_potential_energy() == pytest.approx(reference.get_potential_energy(), abs=1e-6)
+
+
+def test_failed_download_is_told_and_nothing_falls_back(tmp_path, monkeypatch):
+    from mace.calculators import foundations_models as hub
+
+    def refuse(*_):
+        raise OSError("network unreachable")
+
+    monkeypatch.setattr(hub, "get_cache_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(hub, "_urlretrieve_with_timeout", refuse)
+    with pytest.raises(SurrogateError, match="network unreachable"):
+        find_surrogate("mace-mp-0", device="cpu", dtype="float32")
+
+
+def test_hash_is_checked_before_a_file_is_unpickled(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    file = tmp_path / "evil.model"
+    file.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(SurrogateError, match="hashes to"):
+        find_surrogate(str(file), device="cpu", dtype="float32", sha256="0" * 64)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_missing_file_device_and_element():
+    with pytest.raises(SurrogateError, match="no model file"):
+        find_surrogate("nowhere.model", device="cpu", dtype="float32")
+    campaign = Campaign(name="iron", composition="Fe")
+    with pytest.raises(SurrogateError, match="does not know Fe"):
+        MaceResource().surrogate(campaign)
+    if not CUDA:
+        assert find_device("auto", "exploration.device") == "cpu"
+        with pytest.raises(SurrogateError, match=r"training\.device: 'cuda:3'"):
+            find_device("cuda:3", "training.device")
+
+
+def test_metadata_says_which_weights_ran_where():
+    described = MaceResource().surrogate(Campaign(name="si", composition="Si")).metadata()
+    assert described["surrogate"] == "bundled"
+    assert len(described["surrogate_sha256"]) == 64
+    assert described["device"] == ("cuda:0" if CUDA else "cpu")
+
+
+def test_precisions_agree():
+    shift = np.random.default_rng(0).normal(0, 0.1, (8, 3))
+    forces = []
+    for dtype in ("float32", "float64"):
+        atoms = bulk("Si", cubic=True)
+        atoms.positions += shift
+        atoms.calc = bundled(dtype=dtype).calculator()
+        forces.append(atoms.get_forces())
+    assert np.abs(forces[0] - forces[1]).max() < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA, reason="torch sees no CUDA device on this machine")
+def test_nvidia_smi_lists_this_process_while_md_runs(tmp_path):
+    from mlip_assets.dynamics import plan_walkers, run_walker
+
+    atoms = bulk("Si", cubic=True) * (2, 2, 2)
+    atoms.info.update(seed_name="crystal", seed_kind="crystal")
+    campaign = Campaign(
+        name="si", composition="Si", exploration={"n_steps": 2000, "device": "cuda"}
+    )
+    surrogate = MaceResource().surrogate(campaign)
+    assert surrogate.metadata()["gpu_name"]
+    (walker, *_) = plan_walkers(campaign, [atoms], surrogate.sha256)
+    seen, last = [], time.monotonic()
+
+    def look(_):
+        nonlocal last
+        if time.monotonic() - last > 1 or not seen:
+            last = time.monotonic()
+            command = [
+                "nvidia-smi",
+                "--query-compute-apps=pid,used_memory",
+                "--format=csv,noheader",
+            ]
+            listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            seen.append(str(os.getpid()) in [line.split(",")[0] for line in listed.splitlines()])
+
+    report, _ = run_walker(walker, surrogate.calculator(), tmp_path, on_steps=look)
+    assert report.stopped_by is None
+    assert any(seen), "nvidia-smi never listed this process"
