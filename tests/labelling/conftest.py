@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from toy_engine import ToyEngine  # noqa: E402  next to this file, where child processes find it too
+
+from mlip_assets.labelling import LabelLedger  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _children_find_the_toy_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> LabelLedger:
+    return LabelLedger(tmp_path / "ledger" / "labels.db")
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Callable[[], list[str]]:
+    """The formulas of all structures the toy engine has begun to compute."""
+    file = tmp_path / "calls.txt"
+    return lambda: file.read_text().split() if file.exists() else []
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> ToyEngine:
+    return ToyEngine(calls_file=str(tmp_path / "calls.txt"))

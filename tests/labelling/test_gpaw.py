@@ -1,0 +1,255 @@
+"""GPAW labels: agreement with finite differences and with ASE, and what goes wrong with real DFT."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.dft.kpoints import monkhorst_pack
+
+from mlip_assets.campaign import LabellingSettings
+from mlip_assets.labelling import EngineError, GpawEngine, LabelLedger, free_atom, label_frames
+from mlip_assets.labelling.engines import hash_of
+
+#: 2×2×2 points for two atoms of silicon: about a second.
+ENGINE = GpawEngine(
+    xc="PBE", cutoff_eV=250, k_spacing_per_A=1.05, smearing_eV=0.1, energy_convergence_eV=1e-6
+)
+
+
+def silicon(seed: int = 4) -> Atoms:
+    atoms = bulk("Si")
+    atoms.rattle(0.08, seed=seed)
+    atoms.info["frame_id"] = seed
+    return atoms
+
+
+@pytest.fixture
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def k_points(atoms: Atoms, spacing_per_A: float) -> np.ndarray:
+    return replace(ENGINE, k_spacing_per_A=spacing_per_A)._k_points(ENGINE.prepare(atoms))
+
+
+def test_k_points_are_no_further_apart_than_asked() -> None:
+    atoms = bulk("Si", "diamond", a=5.43, cubic=True)  # 2π/a = 1.157 1/Å
+    assert [len(k_points(atoms, s)) for s in (1.2, 1.157, 0.6, 0.45, 0.3)] == [1, 8, 8, 27, 64]
+
+
+@pytest.mark.parametrize("spacing_per_A", [0.6, 0.45, 0.3, 0.25])
+def test_k_points_pair_up_and_leave_gamma_out(spacing_per_A: float) -> None:
+    points = k_points(bulk("Si", "diamond", a=5.43, cubic=True), spacing_per_A)
+    assert np.linalg.norm(points, axis=1).min() > 0.05
+    for point in points:
+        difference = points + point
+        assert (abs(difference - np.round(difference)) < 1e-12).all(axis=1).sum() == 1
+
+
+def test_even_grids_are_those_of_monkhorst_and_pack() -> None:
+    atoms = bulk("Si", "diamond", a=5.43, cubic=True)
+    np.testing.assert_allclose(k_points(atoms, 0.3), monkhorst_pack((4, 4, 4)))
+
+
+def test_open_directions_have_one_k_point() -> None:
+    slab = bulk("Si", "diamond", a=5.43, cubic=True)
+    slab.pbc = [True, True, False]
+    points = k_points(slab, 0.45)
+    assert len(points) == 9
+    assert not points[:, 2].any()
+    assert not k_points(free_atom("Si"), 0.1).any()
+
+
+def test_settings_of_a_campaign_become_an_engine() -> None:
+    settings = LabellingSettings(cutoff_eV=321.0, retries=2, timeout_s=7.0)
+    engine = GpawEngine.from_settings(settings)
+    assert engine.physics["cutoff_eV"] == 321.0
+    assert (engine.retries, engine.timeout_s) == (2, 7.0)
+    with pytest.raises(ValueError, match="cutoff_eV is not set"):
+        GpawEngine.from_settings(LabellingSettings())
+
+
+@pytest.mark.parametrize(
+    ("field", "is_physics"),
+    [
+        ({"xc": "LDA"}, True),
+        ({"cutoff_eV": 300}, True),
+        ({"k_spacing_per_A": 0.5}, True),
+        ({"smearing_eV": 0.2}, True),
+        ({"energy_convergence_eV": 1e-4}, True),
+        ({"vacuum_A": 6.0}, True),
+        ({"retries": 5}, False),
+        ({"timeout_s": 5.0}, False),
+        ({"max_net_force_eV_per_A": 5.0}, False),
+        ({"max_iterations": 5}, False),
+    ],
+)
+def test_the_hash_is_of_the_physics_alone(field: dict[str, float], is_physics: bool) -> None:
+    assert (hash_of(replace(ENGINE, **field)) != hash_of(ENGINE)) == is_physics  # type: ignore[arg-type]
+
+
+def test_missing_gpaw_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "gpaw"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gpaw", None)
+    with pytest.raises(EngineError, match=r"GPAW is not installed .*CC=g\+\+ pip install"):
+        ENGINE.check(["Si"])
+
+
+@pytest.mark.dft
+def test_an_element_without_data_is_told_before_anything_is_computed(ledger: LabelLedger) -> None:
+    ENGINE.check(["H", "Si", "Cu"])
+    frame = silicon()
+    frame.symbols[0] = "U"
+    with pytest.raises(EngineError, match="no PBE PAW data for U"):
+        label_frames([silicon(), frame], ENGINE, ledger)
+    assert len(ledger) == 0
+
+
+@pytest.mark.dft
+@pytest.mark.usefixtures("_in_a_folder")
+def test_forces_and_stress_are_derivatives_of_the_energy() -> None:
+    """Central differences: 0.01 Å for a force, 0.5 % for normal and shear stress."""
+
+    def energy_eV(change: Callable[[Atoms], None]) -> float:
+        atoms = silicon()
+        change(atoms)
+        return ENGINE.calculate(ENGINE.prepare(atoms), attempt=0).energy_eV
+
+    def moved(step_A: float) -> Callable[[Atoms], None]:
+        def change(atoms: Atoms) -> None:
+            atoms.positions[0, 1] += step_A
+
+        return change
+
+    def strained(i: int, j: int, strain: float) -> Callable[[Atoms], None]:
+        def change(atoms: Atoms) -> None:
+            deformation = np.eye(3)
+            deformation[i, j] += strain / 2
+            deformation[j, i] += strain / 2
+            atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
+
+        return change
+
+    label = ENGINE.calculate(ENGINE.prepare(silicon()), attempt=0)
+    assert label.stress is not None
+    force = -(energy_eV(moved(0.01)) - energy_eV(moved(-0.01))) / 0.02
+    assert label.forces[0, 1] == pytest.approx(force, abs=2e-3)
+    volume_A3 = silicon().get_volume()
+    for i, j in ((0, 0), (0, 1)):
+        up, down = energy_eV(strained(i, j, 0.005)), energy_eV(strained(i, j, -0.005))
+        # 0.05 GPa: the basis changes with the cell (Pulay)
+        assert label.stress[i, j] == pytest.approx((up - down) / 0.01 / volume_A3, abs=3e-4)
+
+
+@pytest.mark.dft
+def test_a_label_is_what_gpaw_gives_through_ase(ledger: LabelLedger, tmp_path: Path) -> None:
+    from gpaw import GPAW, PW
+
+    (labelled,) = label_frames([silicon()], ENGINE, ledger, n_workers=2).labelled
+    atoms = silicon()
+    atoms.calc = GPAW(
+        mode=PW(250),
+        xc="PBE",
+        kpts=(2, 2, 2),
+        occupations={"name": "fermi-dirac", "width": 0.1},
+        convergence={"energy": 1e-6},
+        txt=str(tmp_path / "direct.txt"),
+    )
+    free_energy = atoms.get_potential_energy(force_consistent=True)
+    assert labelled.info["REF_energy"] == pytest.approx(free_energy, abs=1e-7)
+    assert abs(labelled.info["REF_energy"] - atoms.get_potential_energy()) > 1e-4
+    np.testing.assert_allclose(labelled.arrays["REF_forces"], atoms.get_forces(), atol=1e-5)
+    np.testing.assert_allclose(
+        labelled.info["REF_stress"], atoms.get_stress(voigt=False), atol=1e-6
+    )
+
+
+@pytest.mark.dft
+def test_silicon_is_bound_by_its_cohesive_energy(ledger: LabelLedger) -> None:
+    """PBE with a spin-polarised atom: about 4.5 eV; without spin it would be 0.8 eV less."""
+    engine = replace(ENGINE, k_spacing_per_A=0.55)
+    database = label_frames([bulk("Si")], engine, ledger)
+    assert -5.0 < database.binding_energies()[0] < -4.0
+    (atom,) = database.isolated
+    assert atom.get_initial_magnetic_moments() == [2.0]
+    assert atom.info["config_type"] == "IsolatedAtom"
+    assert "REF_stress" not in atom.info
+
+
+@pytest.mark.dft
+@pytest.mark.usefixtures("_in_a_folder")
+def test_the_box_of_a_molecule_does_not_matter() -> None:
+    dimer = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], cell=[3, 3, 3])  # reaches out of its cell
+    engine = replace(ENGINE, cutoff_eV=200, vacuum_A=3.5)
+    label = engine.calculate(engine.prepare(dimer), attempt=0)
+    assert label.stress is None
+    np.testing.assert_allclose(label.forces.sum(axis=0), 0, atol=0.02)
+    wider = replace(engine, vacuum_A=4.5)
+    assert wider.calculate(wider.prepare(dimer), attempt=0).energy_eV == pytest.approx(
+        label.energy_eV, abs=0.02
+    )
+
+
+@pytest.mark.dft
+def test_unconverged_frames_fail_with_gpaws_own_words(ledger: LabelLedger) -> None:
+    engine = replace(ENGINE, max_iterations=2, retries=1)
+    database = label_frames([silicon()], engine, ledger)
+    (failure,) = database.failed
+    assert failure.attempts == 2
+    assert "Did not converge" in failure.reason
+    assert (ledger.calculations / failure.label_key / "1" / "gpaw.txt").is_file()
+    assert not database.labelled
+    assert not database.isolated
+    assert label_frames([silicon()], ENGINE, ledger, retry_failed=True).labelled
+
+
+@pytest.mark.dft
+def test_a_safer_attempt_has_the_same_physics(ledger: LabelLedger, tmp_path: Path) -> None:
+    """Too few iterations at first, enough with the second attempt's."""
+    hasty = replace(ENGINE, max_iterations=8, retries=1)
+    (rescued,) = label_frames([silicon()], hasty, ledger).labelled
+    (row,) = [ledger.find(rescued.info["label_key"])]
+    assert row is not None
+    assert row.attempts == 2
+    (usual,) = label_frames([silicon()], ENGINE, LabelLedger(tmp_path / "other.db")).labelled
+    assert rescued.info["REF_energy"] == pytest.approx(usual.info["REF_energy"], abs=1e-5)
+    np.testing.assert_allclose(rescued.arrays["REF_forces"], usual.arrays["REF_forces"], atol=2e-3)
+
+
+KILLED = """
+import sys
+from ase.build import bulk
+from mlip_assets.labelling import GpawEngine, LabelLedger, label_frames
+frames = [bulk("Si"), bulk("Si", a=5.5), bulk("Si", a=5.6)]
+engine = GpawEngine(**{fields!r})
+label_frames(frames, engine, LabelLedger({ledger!r}), on_finished=lambda l: print(l.key, flush=True))
+"""
+
+
+@pytest.mark.dft
+def test_kill_9_loses_no_dft_label(ledger: LabelLedger) -> None:
+    fields = {
+        f: getattr(ENGINE, f) for f in ENGINE.__dataclass_fields__ if f not in {"name", "output"}
+    }
+    script = KILLED.format(fields=fields, ledger=str(ledger.path))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+    assert len(ledger) == 1
+    frames = [bulk("Si"), bulk("Si", a=5.5), bulk("Si", a=5.6)]
+    database = label_frames(frames, ENGINE, ledger)
+    assert len(database.labelled) == 3
+    assert (database.n_calculated, database.n_reused) == (3, 1)
+    (atom,) = database.isolated
+    assert first == atom.info["label_key"]

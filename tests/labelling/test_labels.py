@@ -1,0 +1,321 @@
+"""What is computed, what is reused and what fails, with an engine that costs nothing."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.db import connect
+from toy_engine import (
+    CONVERGES_LATER,
+    HANGS,
+    IS_KILLED,
+    NEVER_CONVERGES,
+    PUSHED,
+    RAISES,
+    ToyEngine,
+    toy_frame,
+)
+
+from mlip_assets.labelling import EngineError, Label, LabelLedger, label_frames
+from mlip_assets.labelling.calculations import Calculations, Job
+from mlip_assets.labelling.engines import hash_of
+from mlip_assets.labelling.structure import label_key
+
+Calls = Callable[[], list[str]]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def test_a_label_is_what_the_program_gives(toy: ToyEngine, ledger: LabelLedger) -> None:
+    frame = toy_frame("Cu", 1)
+    (labelled,) = label_frames([frame], toy, ledger).labelled
+    frame.calc = EMT()
+    assert labelled.info["REF_energy"] == frame.get_potential_energy()
+    np.testing.assert_array_equal(labelled.arrays["REF_forces"], frame.get_forces())
+    np.testing.assert_array_equal(labelled.info["REF_stress"], frame.get_stress(voigt=False))
+    assert {key: labelled.info[key] for key in frame.info} == frame.info
+    assert labelled.info["config_type"] == "Default"
+    assert labelled.info["engine"] == "toy"
+    assert labelled.info["settings_hash"] == hash_of(toy)
+    assert labelled.calc is None
+
+
+def test_nothing_is_computed_twice(toy: ToyEngine, ledger: LabelLedger, calls: Calls) -> None:
+    frames = [toy_frame("Cu", seed) for seed in range(3)]
+    first = label_frames(frames, toy, ledger)
+    assert (first.n_calculated, first.n_reused) == (4, 0)  # with the free atom
+    second = label_frames(frames, toy, LabelLedger(ledger.path))
+    assert (second.n_calculated, second.n_reused) == (0, 4)
+    assert len(calls()) == 4
+    for a, b in zip(first.labelled, second.labelled, strict=True):
+        assert a.info["REF_energy"] == b.info["REF_energy"]
+        np.testing.assert_array_equal(a.arrays["REF_forces"], b.arrays["REF_forces"])
+    assert first.isolated_energies == second.isolated_energies
+
+
+def test_equal_frames_are_computed_once(toy: ToyEngine, ledger: LabelLedger, calls: Calls) -> None:
+    frames = [toy_frame("Cu", 1), toy_frame("Cu", 1)]
+    frames[1].positions += frames[1].cell[0]
+    frames[1].info["frame_id"] = 7
+    database = label_frames(frames, toy, ledger, n_workers=2)
+    assert (database.n_calculated, database.n_reused) == (2, 1)
+    assert len(calls()) == 2
+    assert [atoms.info["frame_id"] for atoms in database.labelled] == [101, 7]
+    np.testing.assert_allclose(database.labelled[1].positions, frames[1].positions)
+
+
+def test_other_physics_is_another_label_but_other_patience_is_not(
+    toy: ToyEngine, ledger: LabelLedger
+) -> None:
+    frame = toy_frame("Cu", 1)
+    label_frames([frame], toy, ledger)
+    patient = replace(toy, retries=3, timeout_s=99.0, max_net_force_eV_per_A=0.5)
+    assert label_frames([frame], patient, ledger).n_calculated == 0
+    assert label_frames([frame], replace(toy, level=2), ledger).n_calculated == 2
+
+
+def test_every_kind_of_failure_is_kept_apart_and_stops_nothing(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    symbols = [NEVER_CONVERGES, CONVERGES_LATER, RAISES, IS_KILLED, HANGS, PUSHED, "Cu"]
+    frames = [toy_frame(symbol, seed) for seed, symbol in enumerate(symbols)]
+    frames.append(Atoms("Cu2", np.full((2, 3), np.nan), cell=[3] * 3, pbc=True))
+    heard: list[Label] = []
+    engine = replace(toy, timeout_s=8.0)
+    database = label_frames(frames, engine, ledger, n_workers=2, on_finished=heard.append)
+
+    assert [atoms.symbols[0] for atoms in database.labelled] == [CONVERGES_LATER, "Cu"]
+    assert set(database.isolated_energies) == set(symbols)
+    failed = {failure.frame_id: failure for failure in database.failed}
+    assert list(failed) == [100, 102, 103, 104, 105, 7]
+    assert "charge sloshes" in failed[100].reason
+    assert failed[100].attempts == 2
+    assert "step 1 | step 2 | energy goes up" in failed[100].reason
+    assert "ZeroDivisionError: overlap is singular" in failed[102].reason
+    assert "SIGKILL" in failed[103].reason
+    assert "longer than timeout_s = 8 s" in failed[104].reason
+    assert "sum to 1 eV/Å" in failed[105].reason
+    assert "not finite" in failed[7].reason
+    assert database.n_calculated == len(calls()) == 7 + 7 + 2
+    assert len(heard) == 14
+
+    database_again = label_frames(frames[:7], engine, ledger)
+    assert [call.split(":")[0] for call in calls()[16:]] == ["CuNi"]  # only what may end otherwise
+    assert [f.reason for f in database_again.failed] == [f.reason for f in database.failed[:5]]
+
+
+def test_the_raw_output_of_failures_alone_is_kept(toy: ToyEngine, ledger: LabelLedger) -> None:
+    label_frames([toy_frame(NEVER_CONVERGES, 1), toy_frame("Cu", 2)], toy, ledger)
+    kept = sorted(p.relative_to(ledger.calculations) for p in ledger.calculations.rglob("toy.txt"))
+    assert [path.parts[1] for path in kept] == ["0", "1"]  # two attempts
+    (row,) = connect(ledger.path).select(status="failed")
+    assert {path.parts[0] for path in kept} == {row.label_key}
+    assert str(kept[1].parent) in row.reason
+
+
+def test_failures_are_repeated_when_asked(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    frames = [toy_frame(RAISES, 1)]
+    label_frames(frames, toy, ledger)
+    assert label_frames(frames, toy, ledger).n_calculated == 0
+    again = label_frames(frames, toy, ledger, retry_failed=True)
+    assert again.n_calculated == 1
+    assert again.failed[0].attempts == 1
+
+
+def test_more_retries_go_on_where_the_ladder_ended(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    frames = [toy_frame(CONVERGES_LATER, 1)]
+    assert label_frames(frames, replace(toy, retries=0), ledger).failed[0].attempts == 1
+    assert label_frames(frames, replace(toy, retries=0), ledger).n_calculated == 0
+    database = label_frames(frames, replace(toy, retries=1), ledger)
+    assert (len(database.labelled), database.n_calculated) == (1, 1)
+    assert [call.split(":")[1] for call in calls() if call.startswith("AuCu:")] == ["0", "1"]
+
+
+def test_more_time_repeats_what_ran_out_of_it(toy: ToyEngine, ledger: LabelLedger) -> None:
+    slow = replace(toy, pause_s=4.0)
+    frames = [toy_frame("Cu", 1)]
+    impatient = label_frames(frames, replace(slow, timeout_s=3.0), ledger)
+    assert "longer than timeout_s" in impatient.failed[0].reason
+    assert label_frames(frames, replace(slow, timeout_s=3.0), ledger).n_calculated == 0
+    assert len(label_frames(frames, replace(slow, timeout_s=60.0), ledger).labelled) == 1
+
+
+def test_refused_numbers_are_judged_anew_without_a_calculation(
+    toy: ToyEngine, ledger: LabelLedger
+) -> None:
+    frames = [toy_frame(PUSHED, 1)]
+    assert label_frames(frames, toy, ledger).failed
+    tolerant = label_frames(frames, replace(toy, max_net_force_eV_per_A=2.0), ledger)
+    assert (len(tolerant.labelled), tolerant.n_calculated) == (1, 0)
+    assert label_frames(frames, toy, ledger).failed
+    assert [row.status for row in connect(ledger.path).select(outcome="refused")] == ["failed"]
+
+
+def test_the_budget_is_kept_and_the_rest_is_deferred(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    frames = [toy_frame("Cu", seed) for seed in range(4)]
+    first = label_frames(frames, toy, ledger, budget=3)
+    assert first.n_calculated == len(calls()) == 3
+    assert len(first.labelled) == 2  # the free atom comes first
+    assert first.deferred == [102, 103]
+    assert not first.failed
+    assert label_frames(frames, toy, ledger, budget=0).deferred == [102, 103]
+    last = label_frames(frames, toy, ledger, budget=3)
+    assert (last.n_calculated, last.deferred) == (2, [])
+
+
+def test_an_attempt_that_the_budget_cut_short_is_not_paid_twice(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    frames = [toy_frame(CONVERGES_LATER, 1)]
+    first = label_frames(frames, toy, ledger, budget=3)  # two free atoms, one attempt
+    assert (first.deferred, first.n_calculated) == ([101], 3)
+    second = label_frames(frames, toy, ledger)
+    assert (len(second.labelled), second.n_calculated) == (1, 1)
+    assert calls()[-1].split(":")[1] == "1"
+
+
+def test_missing_data_stop_the_call_before_anything_is_computed(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    with pytest.raises(EngineError, match="no data for U"):
+        label_frames([toy_frame("Cu", 1), toy_frame("U", 2)], toy, ledger)
+    assert not calls()
+
+
+def test_no_frames_and_no_workers(toy: ToyEngine, ledger: LabelLedger) -> None:
+    assert label_frames([], toy, ledger).labelled == []
+    with pytest.raises(ValueError, match="n_workers = 0"):
+        label_frames([toy_frame("Cu", 1)], toy, ledger, n_workers=0)
+
+
+def test_a_result_left_by_a_process_killed_before_its_commit_is_taken(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    frame = toy_frame("Cu", 1)
+    structure = toy.prepare(frame)
+    key = label_key(structure, toy.name, hash_of(toy))
+    finished = Calculations(toy, ledger.calculations, n_workers=1, budget=None)
+    with closing(finished.run([Job(key, structure)])) as labels:
+        assert next(labels).key == key
+    database = label_frames([frame], toy, ledger)
+    assert (len(database.labelled), database.n_calculated, database.n_reused) == (1, 1, 1)
+    assert [call.split(":")[0] for call in calls()] == ["Cu2", "Cu"]
+
+
+def test_an_interrupted_call_kills_its_children_and_keeps_what_is_done(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(label: Label) -> None:
+        raise StopError
+
+    frames = [toy_frame("Cu", 1), toy_frame(HANGS, 2)]
+    with pytest.raises(StopError):
+        label_frames(frames, toy, ledger, n_workers=4, on_finished=stop)
+    wait_for(lambda: not any(alive(int(c.split(":")[2])) for c in calls()), "the children", 10)
+    assert len(ledger) == 1
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from toy_engine import ToyEngine, toy_frame
+from mlip_assets.labelling import LabelLedger, label_frames
+label_frames(
+    [toy_frame("Cu", seed) for seed in range(6)],
+    ToyEngine(calls_file={calls!r}, pause_s=1.0),
+    LabelLedger({ledger!r}),
+    n_workers=2,
+    on_finished=lambda label: print(label.key, flush=True),
+)
+"""
+
+
+def test_kill_9_loses_no_label_and_leaves_no_child(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    script = KILLED.format(
+        here=str(Path(__file__).parent), calls=toy.calls_file, ledger=str(ledger.path)
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = {process.stdout.readline().strip() for _ in range(3)}  # the free atom and two frames
+    wait_for(lambda: len(calls()) >= 4, "the next calculation")
+    process.kill()
+    process.wait()
+    with sqlite3.connect(ledger.path) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    wait_for(lambda: not any(alive(int(c.split(":")[2])) for c in calls()), "the children", 10)
+
+    assert len(told) == 3
+    assert all((label := ledger.find(key)) and label.is_done for key in told)
+    already = len(ledger)
+    finished = label_frames([toy_frame("Cu", seed) for seed in range(6)], toy, ledger, n_workers=2)
+    assert len(finished.labelled) == 6
+    assert finished.n_calculated + already <= 7
+    assert finished.n_reused >= already
+    (energy,) = finished.isolated_energies.values()
+    assert np.isfinite(energy)
+
+
+def test_two_processes_do_not_compute_the_same_label(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    script = KILLED.format(
+        here=str(Path(__file__).parent), calls=toy.calls_file, ledger=str(ledger.path)
+    )
+    pair = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in pair] == [0, 0]
+    assert len(calls()) == len(ledger) == 7
+
+
+def test_a_free_atom_without_hunds_rules_is_better_than_none(
+    toy: ToyEngine, ledger: LabelLedger
+) -> None:
+    """The toy engine cannot fail for a free atom, so its first label is spoilt in the ledger."""
+    frame = toy_frame("Cu", 1)
+    label_frames([frame], toy, ledger)
+    (row,) = connect(ledger.path).select(config_type="IsolatedAtom")
+    spoilt = ledger.find(row.label_key)
+    assert spoilt is not None
+    failed = replace(spoilt, outcome="error", reason="spin flips", calculation=None)
+    with ledger.locked():
+        ledger.commit(failed, row.toatoms())
+    database = label_frames([frame], toy, ledger)
+    assert database.n_calculated == 1
+    assert not database.isolated[0].get_initial_magnetic_moments().any()
+    assert set(database.isolated_energies) == {"Cu"}
