@@ -1,0 +1,139 @@
+"""What a label must be before anything learns from it.
+
+A labelled frame is an :class:`ase.Atoms` with ``info["REF_energy"]`` (free energy, eV),
+``arrays["REF_forces"]`` (eV/Å) and, when it is periodic, ``info["REF_stress"]`` ((3, 3), eV/Å³,
+positive under tension as in ASE). ``info`` may also hold ``frame_id``, ``walker``, ``seed_kind``,
+``seed_name``, ``label_key`` and ``settings_hash``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+
+#: Formation energy from free atoms, eV/atom. The most strongly bound solids reach about -9 (W) and
+#: a hot or compressed frame a few eV above its crystal; beyond this range the isolated atoms were
+#: computed with other settings than the frames, or the calculation went wrong.
+FORMATION_RANGE_EV = (-15.0, 5.0)
+#: Half of the frames must lie below this: matter is bound, save for colliding rare-gas atoms.
+MEDIAN_FORMATION_CEILING_EV = 0.5
+MAX_LISTED_PROBLEMS = 10
+
+
+class LabelError(ValueError):
+    """Labels that must not be trained on; the message lists what is wrong, one frame a line."""
+
+
+def check_labels(labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]) -> None:
+    """Refuse labels that are missing, not finite, mixed, or of another kind than the free atoms.
+
+    Parameters
+    ----------
+    labelled
+        Labelled frames.
+    isolated_energies
+        Energy of the free atom of each element, eV, computed as the labels were.
+
+    Raises
+    ------
+    LabelError
+        Naming each frame at fault (the first ten) and what to do.
+    """
+    if not labelled:
+        raise LabelError("no labelled frames; label some before training")
+    problems = [
+        f"{name_of(atoms)}: {problem}"
+        for atoms in labelled
+        for problem in _problems_of(atoms, isolated_energies)
+    ]
+    if not problems:
+        problems = list(_problems_of_the_set(labelled, isolated_energies))
+    if problems:
+        more = len(problems) - MAX_LISTED_PROBLEMS
+        listed = problems[:MAX_LISTED_PROBLEMS] + ([f"... and {more} more"] if more > 0 else [])
+        raise LabelError("these labels cannot be trained on:\n" + "\n".join(listed))
+
+
+def formation_energy(atoms: Atoms, isolated_energies: Mapping[str, float]) -> float:
+    """Label minus the free atoms, eV/atom."""
+    free = sum(isolated_energies[symbol] for symbol in atoms.get_chemical_symbols())
+    return float(atoms.info["REF_energy"] - free) / len(atoms)
+
+
+def name_of(atoms: Atoms) -> str:
+    """How messages call a frame."""
+    where = ", ".join(
+        str(atoms.info[key]) for key in ("seed_name", "walker", "label_key") if key in atoms.info
+    )
+    return f"frame {atoms.info.get('frame_id', '?')} ({where or atoms.get_chemical_formula()})"
+
+
+def frame_sha256(atoms: Atoms) -> str:
+    """SHA-256 of a frame's structure, labels and origin; independent of everything else in it."""
+    digest = hashlib.sha256()
+    numbers = (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions)
+    labels = (atoms.info["REF_energy"], atoms.arrays["REF_forces"], atoms.info.get("REF_stress", 0))
+    for array in (*numbers, *labels):
+        digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes() + b"|")
+    origin = [str(atoms.info.get(key)) for key in ("seed_kind", "walker", "frame_id")]
+    digest.update(json.dumps(origin).encode())
+    return digest.hexdigest()
+
+
+def dataset_sha256(labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]) -> str:
+    """SHA-256 of all labels and free atoms, independent of the order of the frames."""
+    content = [
+        sorted(frame_sha256(atoms) for atoms in labelled),
+        sorted((symbol, float(energy)) for symbol, energy in isolated_energies.items()),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _problems_of(atoms: Atoms, isolated_energies: Mapping[str, float]) -> Iterator[str]:
+    energy = atoms.info.get("REF_energy")
+    forces = atoms.arrays.get("REF_forces")
+    stress = atoms.info.get("REF_stress")
+    if energy is None:
+        yield "info['REF_energy'] is missing; label it again or leave it out"
+    elif not np.isfinite(energy):
+        yield f"REF_energy is {energy}; leave it out"
+    if forces is None:
+        yield "arrays['REF_forces'] is missing; label it again or leave it out"
+    elif not np.isfinite(forces).all():
+        yield "REF_forces has values that are not finite; leave it out"
+    if stress is not None and np.shape(stress) != (3, 3):
+        yield f"REF_stress has shape {np.shape(stress)}; give the (3, 3) tensor in eV/Å³"
+    elif stress is not None and not np.isfinite(stress).all():
+        yield "REF_stress has values that are not finite; leave it out"
+    missing = sorted(set(atoms.get_chemical_symbols()) - set(isolated_energies))
+    if missing:
+        yield f"isolated_energies lacks {', '.join(missing)}; compute the free atom as the labels"
+    elif energy is not None and np.isfinite(energy):
+        formation = formation_energy(atoms, isolated_energies)
+        low, high = FORMATION_RANGE_EV
+        if not low <= formation <= high:
+            yield (
+                f"formation energy {formation:.2f} eV/atom is outside {low:g} … {high:g}; were the "
+                "isolated atoms computed with the same settings as the frames?"
+            )
+
+
+def _problems_of_the_set(
+    labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]
+) -> Iterator[str]:
+    hashes = sorted({str(a.info["settings_hash"]) for a in labelled if "settings_hash" in a.info})
+    if len(hashes) > 1:
+        yield (
+            f"labels of {len(hashes)} different settings are mixed ({', '.join(hashes)}); train on "
+            "labels of one"
+        )
+    median = float(np.median([formation_energy(atoms, isolated_energies) for atoms in labelled]))
+    if median > MEDIAN_FORMATION_CEILING_EV:
+        yield (
+            f"half of the frames lie more than {median:.2f} eV/atom above free atoms, so nothing "
+            "is bound; were the isolated atoms computed with the same settings as the frames?"
+        )

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlip_assets.training import LabelError, check_labels
+from mlip_assets.training.labels import dataset_sha256, formation_energy
+
+
+def altered(labelled, change):
+    frames = [atoms.copy() for atoms in labelled[:6]]
+    change(frames[2])
+    return frames
+
+
+def test_sound_labels_pass(labelled, isolated_energies):
+    check_labels(labelled, isolated_energies)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.info.pop("REF_energy"), "REF_energy'] is missing"),
+        (lambda a: a.info.update(REF_energy=float("nan")), "REF_energy is nan"),
+        (lambda a: a.arrays.pop("REF_forces"), "REF_forces'] is missing"),
+        (lambda a: a.arrays["REF_forces"].__setitem__((0, 0), np.inf), "REF_forces has values"),
+        (lambda a: a.info.update(REF_stress=np.zeros(6)), r"REF_stress has shape \(6,\)"),
+        (lambda a: a.info.update(REF_stress=np.full((3, 3), np.nan)), "REF_stress has values"),
+        (lambda a: a.info.update(REF_energy=4000.0), r"formation energy .* is outside"),
+        (lambda a: a.symbols.__setitem__(0, "Ag"), "isolated_energies lacks Ag"),
+    ],
+)
+def test_a_bad_label_is_named(labelled, isolated_energies, change, message):
+    with pytest.raises(LabelError, match=f"frame 2000 .*{message}"):
+        check_labels(altered(labelled, change), isolated_energies)
+
+
+def test_free_atoms_of_another_kind_are_refused(labelled):
+    with pytest.raises(LabelError, match="same settings"):
+        check_labels(labelled, {"Cu": 3000.0})
+    with pytest.raises(LabelError, match="nothing is bound"):
+        check_labels(labelled, {"Cu": -1.0})
+
+
+def test_mixed_settings_are_refused(labelled, isolated_energies):
+    frames = altered(labelled, lambda a: a.info.update(settings_hash="other"))
+    with pytest.raises(LabelError, match="2 different settings are mixed"):
+        check_labels(frames, isolated_energies)
+
+
+def test_many_problems_are_cut_short(labelled, isolated_energies):
+    frames = [atoms.copy() for atoms in labelled]
+    for atoms in frames:
+        del atoms.info["REF_energy"]
+    with pytest.raises(LabelError, match="and 30 more"):
+        check_labels(frames, isolated_energies)
+
+
+def test_no_labels_are_refused(isolated_energies):
+    with pytest.raises(LabelError, match="no labelled frames"):
+        check_labels([], isolated_energies)
+
+
+def test_formation_energy_is_minus_the_cohesive_energy_of_the_crystal(isolated_energies):
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+
+    crystal = bulk("Cu")
+    crystal.calc = EMT()
+    crystal.info["REF_energy"] = crystal.get_potential_energy()
+    assert formation_energy(crystal, isolated_energies) == pytest.approx(-3.5, abs=0.1)
+
+
+def test_the_dataset_hash_is_of_the_content_not_the_order(labelled, isolated_energies):
+    original = dataset_sha256(labelled, isolated_energies)
+    assert dataset_sha256(labelled[::-1], isolated_energies) == original
+    assert dataset_sha256(labelled[1:], isolated_energies) != original
+    assert dataset_sha256(labelled, {"Cu": isolated_energies["Cu"] + 1e-6}) != original
+    moved = [atoms.copy() for atoms in labelled]
+    moved[0].positions[0, 0] += 1e-9
+    assert dataset_sha256(moved, isolated_energies) != original

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from mlip_assets.dynamics import try_dynamics
+from mlip_assets.figures import parity_plot
+from mlip_assets.training import TrainedModel, state_dict_sha256
+
+
+def test_a_saved_model_opens_as_it_was(trained, tmp_path):
+    trained.save(tmp_path / "kept")
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == [
+        "metrics.json",
+        "model.model",
+        "parity.npz",
+    ]
+    opened = TrainedModel.open(tmp_path / "kept")
+    for name in ("metrics", "dataset_sha256", "weights_sha256", "elements", "start_from", "wall_s"):
+        assert getattr(opened, name) == getattr(trained, name)
+    assert set(opened.parity) == set(trained.parity)
+    for name, array in trained.parity.items():
+        np.testing.assert_array_equal(opened.parity[name], array)
+
+
+def test_a_changed_model_file_is_refused_before_it_is_unpickled(trained, tmp_path):
+    trained.save(tmp_path)
+    with (tmp_path / "model.model").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(ValueError, match="changed after training"):
+        TrainedModel.open(tmp_path)
+
+
+def test_a_half_written_model_does_not_open(trained, tmp_path):
+    trained.save(tmp_path)
+    (tmp_path / "metrics.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        TrainedModel.open(tmp_path)
+
+
+def test_the_file_loads_with_torch_and_holds_the_recorded_weights(trained):
+    import mace  # noqa: F401
+    import torch
+
+    module = torch.load(trained.model_file, map_location="cpu", weights_only=False)
+    assert module.atomic_numbers.tolist() == [29]
+    assert state_dict_sha256(module) == trained.weights_sha256
+
+
+def test_the_calculator_computes_in_the_precision_asked_for(trained):
+    energies = {}
+    for dtype in ("float32", "float64"):
+        atoms = bulk("Cu", cubic=True)
+        atoms.rattle(0.05, seed=1)
+        atoms.calc = trained.calculator(dtype=dtype)
+        energies[dtype] = atoms.get_potential_energy()
+    assert energies["float32"] == pytest.approx(energies["float64"], abs=1e-4)
+    assert energies["float32"] != energies["float64"]
+
+
+def test_stress_is_the_strain_derivative_of_the_energy(trained):
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.set_cell(atoms.cell * 1.02, scale_atoms=True)
+    calculator = trained.calculator(dtype="float64")
+    atoms.calc = calculator
+    stress = atoms.get_stress(voigt=False)
+    step = 1e-4
+    for i, j in ((0, 0), (0, 1), (2, 2)):
+        energies = []
+        for sign in (1, -1):
+            strain = np.eye(3)
+            strain[i, j] += sign * step / 2
+            strain[j, i] += sign * step / 2
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell @ strain, scale_atoms=True)
+            strained.calc = calculator
+            energies.append(strained.get_potential_energy())
+        derivative = (energies[0] - energies[1]) / (2 * step * atoms.get_volume())
+        assert stress[i, j] == pytest.approx(derivative, rel=1e-3, abs=1e-6)
+
+
+def test_stress_has_the_sign_of_the_labels(calculator, labelled):
+    pairs = []
+    for frame in labelled:
+        if frame.pbc.all():
+            atoms = frame.copy()
+            atoms.calc = calculator
+            trace = np.trace(atoms.get_stress(voigt=False))
+            pairs.append((np.trace(frame.info["REF_stress"]), trace))
+    assert np.corrcoef(np.array(pairs).T)[0, 1] > 0.8
+
+
+def test_dynamics_with_the_potential_breaks_no_guard(calculator):
+    assert try_dynamics(bulk("Cu", cubic=True), calculator, seed=0).stopped_by is None
+
+
+def test_the_parity_plot_is_a_picture(trained):
+    from matplotlib.image import imread
+
+    picture = imread(io.BytesIO(parity_plot(trained)), format="png")
+    assert min(picture.shape[:2]) > 200
+    assert picture.std() > 0.05
+
+
+def test_the_metrics_file_is_plain_json(trained):
+    record = json.loads((trained.model_file.parent / "metrics.json").read_text())
+    assert record["elements"] == ["Cu"]
+    assert record["metrics"]["splits"]["test"]["n_frames"] > 0

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from itertools import chain
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlip_assets.training import split_labels
+from mlip_assets.training.splits import group_near_duplicates
+
+KINDS = ("crystal", "liquid", "vacancy")
+
+
+def make_frame(number, atoms, kind="crystal", walker=None):
+    frame = atoms.copy()
+    frame.info = {
+        "frame_id": 1000 * number,
+        "walker": walker or f"walker-{number}",
+        "seed_kind": kind,
+        "REF_energy": float(number),
+    }
+    frame.arrays["REF_forces"] = np.zeros((len(frame), 3))
+    return frame
+
+
+def rattled(rng, width):
+    atoms = bulk("Cu", cubic=True)
+    atoms.positions += rng.normal(0, width, atoms.positions.shape)
+    return atoms
+
+
+def identifiers(frames):
+    return [frame.info["frame_id"] for frame in frames]
+
+
+@given(
+    n_distinct=st.integers(5, 14),
+    n_copies=st.integers(0, 6),
+    seed=st.integers(0, 2**32 - 1),
+    fractions=st.tuples(st.floats(0.02, 0.3), st.floats(0.02, 0.3)),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_split_is_whole_disjoint_without_leaks_and_independent_of_order(
+    n_distinct, n_copies, seed, fractions
+):
+    rng = np.random.default_rng(seed)
+    frames = [make_frame(i, rattled(rng, 0.5), KINDS[i % 3]) for i in range(n_distinct)]
+    originals = rng.integers(n_distinct, size=n_copies)
+    for i, original in enumerate(originals):
+        copy = frames[original].copy()
+        copy.positions += rng.normal(0, 1e-3, copy.positions.shape) + 40.0
+        frames.append(make_frame(n_distinct + i, copy, frames[original].info["seed_kind"]))
+    wanted = {"valid_fraction": fractions[0], "test_fraction": fractions[1], "seed": seed}
+
+    split = split_labels(frames, **wanted)
+    parts = {name: identifiers(part) for name, part in split.by_name.items()}
+    assert all(parts.values())
+    assert sorted(chain.from_iterable(parts.values())) == sorted(identifiers(frames))
+    home = {identifier: name for name, part in parts.items() for identifier in part}
+    for i, original in enumerate(originals):
+        assert home[1000 * (n_distinct + i)] == home[1000 * original]
+
+    shuffled = [frames[i] for i in rng.permutation(len(frames))]
+    again = split_labels(shuffled, **wanted)
+    assert {name: identifiers(part) for name, part in again.by_name.items()} == parts
+
+
+def test_sizes_and_kinds_follow_the_fractions():
+    rng = np.random.default_rng(0)
+    frames = [make_frame(i, rattled(rng, 0.5), KINDS[i % 3]) for i in range(60)]
+    split = split_labels(frames, valid_fraction=0.1, test_fraction=0.15, seed=1)
+    assert [len(part) for part in split.by_name.values()] == [45, 6, 9]
+    for part in (split.valid, split.test):
+        kinds = [frame.info["seed_kind"] for frame in part]
+        assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, len(part) // 3)
+
+
+def test_another_seed_gives_another_split():
+    rng = np.random.default_rng(0)
+    frames = [make_frame(i, rattled(rng, 0.5)) for i in range(20)]
+    tests = {
+        tuple(identifiers(split_labels(frames, valid_fraction=0.1, test_fraction=0.2, seed=s).test))
+        for s in range(5)
+    }
+    assert len(tests) > 1
+
+
+def test_a_rotated_and_permuted_copy_is_a_near_duplicate():
+    rng = np.random.default_rng(0)
+    atoms = rattled(rng, 0.3)
+    turned = atoms[[2, 0, 3, 1]]
+    turned.rotate(37, "z", rotate_cell=True)
+    frames = [make_frame(0, atoms), make_frame(1, rattled(rng, 0.3)), make_frame(2, turned)]
+    assert group_near_duplicates(frames) == [[0, 2], [1]]
+
+
+def test_frames_a_few_steps_apart_stay_together_and_later_ones_need_not():
+    rng = np.random.default_rng(0)
+    frames = [make_frame(0, rattled(rng, 0.5), walker="w") for _ in range(3)]
+    for frame, step in zip(frames, (5, 10, 400), strict=True):
+        frame.info["frame_id"] = step
+    assert group_near_duplicates(frames) == [[0, 1], [2]]
+
+
+def test_too_few_labels_and_too_few_structures_are_refused():
+    rng = np.random.default_rng(0)
+    fractions = {"valid_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
+    with pytest.raises(ValueError, match="4 labels are too few"):
+        split_labels([make_frame(i, rattled(rng, 0.5)) for i in range(4)], **fractions)
+    alike = [make_frame(i, rattled(rng, 1e-4)) for i in range(8)]
+    with pytest.raises(ValueError, match=r"only 1 distinct structure\(s\)"):
+        split_labels(alike, **fractions)
