@@ -1,0 +1,1 @@
+"""Typed persistence: each IO manager stores one type of value, whole or not at all."""

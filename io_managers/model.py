@@ -1,0 +1,35 @@
+"""The trained model: ``model.model``, ``metrics.json`` and the parity data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dagster as dg
+from upath import UPath
+
+from io_managers.folder import FolderIOManager
+from mlip_assets.training import TrainedModel
+
+
+class ModelIOManager(FolderIOManager):
+    """A folder that a later campaign can name as its surrogate."""
+
+    value_type: ClassVar[type] = TrainedModel
+    commit_file: ClassVar[str] = "metrics.json"
+
+    def save(self, value: TrainedModel, folder: Path) -> None:
+        """Write the files, the metrics last."""
+        value.save(folder)
+
+    def open(self, folder: Path) -> TrainedModel:
+        """Read the metrics; the weights are loaded when they are used."""
+        return TrainedModel.open(folder)
+
+    def describe(self, value: TrainedModel, path: UPath) -> dict[str, Any]:
+        """Where the files are."""
+        return {
+            "model_file": dg.MetadataValue.path(str(path / "model.model")),
+            "metrics_file": dg.MetadataValue.path(str(path / "metrics.json")),
+            "size_bytes": dg.MetadataValue.int((path / "model.model").stat().st_size),
+        }

@@ -1,0 +1,137 @@
+"""Typed IO managers: what goes in comes out, and what does not belong is refused by name."""
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from upath import UPath
+
+from io_managers.extxyz import ExtxyzIOManager
+from io_managers.parquet import (
+    ClustersIOManager,
+    DescriptorIOManager,
+    EmbeddingIOManager,
+    TrajectoryIOManager,
+)
+from io_managers.storage import Storage
+from mlip_assets.campaign import Campaign
+from mlip_assets.dynamics import plan_walkers, run_walkers
+from mlip_assets.sampling import Clusters, fit_embedding
+
+KEY = dg.AssetKey("value")
+
+
+def through(manager, value, root, contract=None):
+    """Store a value and load it back, as two steps of a run would."""
+    made = manager(storage=Storage(root=str(root)))
+    stored = dg.build_output_context(
+        asset_key=KEY, partition_key="silicon", definition_metadata=contract or {}
+    )
+    made.handle_output(stored, value)
+    loaded = dg.build_input_context(asset_key=KEY, partition_key="silicon", upstream_output=stored)
+    return made.load_input(loaded)
+
+
+def embedding(n=30):
+    rng = np.random.default_rng(1)
+    return fit_embedding(rng.normal(size=(n, 6)), np.arange(n, dtype=np.int64), n_components=3)
+
+
+def trajectory(root):
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(seed_name="crystal", seed_kind="crystal")
+    campaign = Campaign(
+        name="cu", composition="Cu", exploration={"n_steps": 20}, sampling={"n_samples": 1}
+    )
+    return run_walkers(plan_walkers(campaign, [atoms], "0" * 64), EMT, root)
+
+
+@pytest.mark.parametrize("root", ["local", "memory"])
+def test_structures(root, tmp_path):
+    where = tmp_path if root == "local" else "memory://structures"
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["frame_id"] = 3_000_000_120
+    (back,) = through(ExtxyzIOManager, [atoms], where, {"required_info": ["frame_id"]})
+    assert back.info["frame_id"] == 3_000_000_120
+    assert np.array_equal(back.positions, atoms.positions)
+    assert back.pbc.all()
+
+
+@pytest.mark.parametrize("root", ["local", "memory"])
+def test_embedding_and_its_transform(root, tmp_path):
+    value = embedding()
+    back = through(EmbeddingIOManager, value, tmp_path if root == "local" else "memory://pca")
+    for name in vars(value):
+        assert np.array_equal(getattr(value, name), getattr(back, name)), name
+    rows = np.random.default_rng(2).normal(size=(4, 6))
+    assert np.array_equal(value.project(rows), back.project(rows))
+
+
+def test_clusters(tmp_path):
+    value = Clusters(
+        np.arange(5, dtype=np.int64),
+        np.array([0, 0, 1, 1, 2]),
+        np.linspace(0, 1, 5),
+        np.zeros((3, 2)),
+    )
+    back = through(ClustersIOManager, value, tmp_path)
+    assert all(np.array_equal(getattr(value, name), getattr(back, name)) for name in vars(value))
+
+
+def test_trajectory_is_a_handle_and_the_manifest_decides(tmp_path):
+    folder = tmp_path / "silicon" / "value"
+    value = trajectory(folder)
+    back = through(TrajectoryIOManager, value, tmp_path)
+    assert back == value
+    (folder / "stray.parquet").write_bytes(b"half written")
+    assert back.scalars().num_rows == value.n_frames
+
+
+def test_wrong_column_is_named(tmp_path):
+    folder = tmp_path / "silicon" / "value"
+    value = trajectory(folder)
+    part = folder / value.parts[0].path
+    table = pq.read_table(part)
+    pq.write_table(
+        table.rename_columns(["wrong" if n == "energy_eV" else n for n in table.column_names]), part
+    )
+    with pytest.raises(ValueError, match="'energy_eV' is missing"):
+        through(TrajectoryIOManager, value, tmp_path)
+
+
+def test_wrong_type_is_named(tmp_path):
+    with pytest.raises(TypeError, match="must be a Embedding, got list"):
+        through(EmbeddingIOManager, [1, 2], tmp_path)
+    with pytest.raises(TypeError, match="must be a DescriptorMatrix, got Table"):
+        through(DescriptorIOManager, pa.table({"x": [1]}), tmp_path)
+    with pytest.raises(TypeError, match="structure 1 is a str"):
+        through(ExtxyzIOManager, [bulk("Cu"), "Cu"], tmp_path)
+
+
+def test_missing_info_is_named_and_nothing_is_left_behind(tmp_path):
+    with pytest.raises(ValueError, match=r"info\['seed_name'\] is missing"):
+        through(ExtxyzIOManager, [bulk("Cu")], tmp_path, {"required_info": ["seed_name"]})
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_missing_value_says_what_to_do(tmp_path):
+    manager = ExtxyzIOManager(storage=Storage(root=str(tmp_path)))
+    stored = dg.build_output_context(asset_key=KEY, partition_key="silicon")
+    loaded = dg.build_input_context(asset_key=KEY, partition_key="silicon", upstream_output=stored)
+    with pytest.raises(FileNotFoundError, match="materialize it first"):
+        manager.load_input(loaded)
+
+
+@pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/b", "", ".."])
+def test_partition_keys_cannot_leave_the_root(key, tmp_path):
+    with pytest.raises(ValueError, match="not a campaign name"):
+        Storage(root=str(tmp_path)).folder(key)
+
+
+def test_remote_roots_have_no_working_folder():
+    assert isinstance(Storage(root="memory://x").folder("silicon"), UPath)
+    with pytest.raises(ValueError, match="needs a local"):
+        Storage(root="memory://x").working_folder("silicon", "model_training")
