@@ -1,0 +1,198 @@
+"""The terminal: ``python -m mlip_assets run quickstart`` and its companions.
+
+What ``make run`` calls. The run is a real Dagster run on the repository's own instance, so the UI
+shows it with its lineage, metadata and checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlip_assets.campaign import BUNDLED_SURROGATE, Campaign, CampaignError, load
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+PID_TAG, HOST_TAG = "mlip/pid", "mlip/host"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and return the exit status: 0 done, 1 failed, 2 wrong input."""
+    parser = argparse.ArgumentParser(prog="python -m mlip_assets", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, meaning in (
+        ("run", "run a campaign to its end, resuming what is there"),
+        ("check", "check a campaign file and say what it would compute"),
+        ("show", "print the campaign with every default filled in"),
+    ):
+        command = commands.add_parser(name, help=meaning)
+        command.add_argument(
+            "campaign", help="a name in campaigns/, or the path of a campaign file"
+        )
+    given = parser.parse_args(arguments)
+    try:
+        path = _campaign_path(given.campaign)
+        campaign = load(path)
+        if given.command == "show":
+            print(campaign.to_yaml(), end="")
+            return 0
+        _require_surrogate(campaign, path)
+        print(_plan(campaign))
+        if given.command == "run":
+            return _run(campaign, path)
+    except CampaignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _campaign_path(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        return Path(name)
+    return Path(os.environ.get("MLIP_CAMPAIGNS", "campaigns")) / f"{name}.yaml"
+
+
+def _require_surrogate(campaign: Campaign, path: Path) -> None:
+    """Say before any compute that the surrogate lacks an element; only bundled weights are quick."""
+    from resources.surrogate import SurrogateError, bundled_elements, require_elements
+
+    if campaign.exploration.surrogate == BUNDLED_SURROGATE:
+        try:
+            require_elements(campaign.elements, bundled_elements(), BUNDLED_SURROGATE)
+        except SurrogateError as error:
+            raise CampaignError(f"{path}: {error}") from error
+
+
+def _plan(campaign: Campaign) -> str:
+    exploration, labelling = campaign.exploration, campaign.labelling
+    return (
+        f"campaign {campaign.name}: {campaign.composition}\n"
+        f"  explore  {campaign.n_seeds} seeds × {len(exploration.temperatures_K)} temperatures × "
+        f"{exploration.replicas} replicas, {exploration.n_steps} steps of {exploration.timestep_fs:g} "
+        f"fs with {exploration.surrogate}\n"
+        f"  select   {campaign.sampling.n_samples} of {campaign.n_frames} frames\n"
+        f"  label    {labelling.engine} {labelling.xc}, {labelling.cutoff_eV:g} eV, "
+        f"at most {campaign.sampling.n_samples} frames + {len(campaign.elements)} isolated atoms\n"
+        f"  train    MACE from {campaign.training.start_from}"
+    )
+
+
+def _run(campaign: Campaign, path: Path) -> int:
+    os.environ["MLIP_CAMPAIGNS"] = str(path.parent)  # read when the definitions are loaded
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of libraries, in worker processes
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores go to walkers and labels
+    os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
+    _log_to_terminal()
+
+    import dagster as dg
+
+    from mlip_assets.definitions import defs
+
+    started = time.monotonic()
+    with dg.DagsterInstance.get() as instance:
+        _close_abandoned_runs(instance)
+        instance.add_dynamic_partitions("campaign", [campaign.name])
+        result = defs.resolve_job_def("campaign").execute_in_process(
+            partition_key=campaign.name,
+            instance=instance,
+            raise_on_error=False,
+            tags={PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+        print(_summary(campaign, result, time.monotonic() - started))
+        if not result.success:
+            print(_failure(result), file=sys.stderr)
+    return 0 if result.success else 1
+
+
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    for name in ("mlip_assets", "resources"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _close_abandoned_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs of this host whose process was killed as failed; nobody else would."""
+    import dagster as dg
+
+    running = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()}
+    )
+    for run in instance.get_runs(running):
+        if not Path(f"/proc/{run.tags[PID_TAG]}").exists():
+            instance.report_run_failed(run, "its process was killed; a new run resumes its work")
+
+
+def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    found = {}
+    for event in result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        found[materialization.asset_key.path[-1]] = {
+            key: value.value for key, value in materialization.metadata.items()
+        }
+    return found
+
+
+def _summary(campaign: Campaign, result: dg.ExecuteInProcessResult, wall_s: float) -> str:
+    made = _metadata(result)
+    lines = ["", f"── {campaign.name} ─ {wall_s / 60:.1f} min " + "─" * 50]
+    if trajectory := made.get("surrogate_trajectory"):
+        lines.append(
+            f"frames explored   {trajectory['n_frames']} in {trajectory['n_walkers']} walkers "
+            f"({trajectory['n_walkers_stopped']} stopped by a guard), "
+            f"surrogate {trajectory['surrogate']} on {trajectory['device']}"
+        )
+    if selected := made.get("selected_frames"):
+        lines.append(
+            f"frames selected   {selected['n_selected']}; coverage {selected['coverage']:.2f} against "
+            f"{selected['coverage_random_mean']:.2f} ± {selected['coverage_random_sd']:.2f} at random"
+        )
+    if labels := made.get("labelled_db"):
+        lines.append(
+            f"DFT calls         {labels['dft_calls_made']} made, {labels['dft_calls_saved']} saved; "
+            f"{labels['n_failed']} failed, {labels['n_deferred']} deferred"
+        )
+    if model := made.get("model"):
+        lines.append(
+            f"model errors      forces {model['test_force_rmse_meV_per_A']:.0f} meV/Å (mean predictor "
+            f"{model['test_force_rmse_mean_predictor_meV_per_A']:.0f}), energy "
+            f"{model['test_energy_rmse_meV_per_atom']:.1f} meV/atom "
+            f"({model['test_energy_rmse_mean_predictor_meV_per_atom']:.1f}), on held-out labels"
+        )
+    lines += [f"{asset:<22}{_near(values['path'])}" for asset, values in made.items()]
+    for check in result.get_asset_check_evaluations():
+        if not check.passed:
+            lines.append(f"CHECK NOT PASSED  {check.asset_key.path[-1]}.{check.check_name}")
+    lines.append("look at it        make ui, then open http://127.0.0.1:3000/asset-groups")
+    return "\n".join(lines)
+
+
+def _near(path: str) -> str:
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    lines = []
+    for event in result.filter_events(lambda event: event.is_step_failure):
+        data = event.step_failure_data
+        failure = data.user_failure_data
+        message = failure.description if failure else data.error and data.error.to_string()
+        lines.append(f"error: {event.step_key}: {message}")
+    return "\n".join(lines) or "error: the run did not succeed; see its log in the UI"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

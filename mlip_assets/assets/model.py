@@ -1,0 +1,88 @@
+"""Asset ``model``: the MACE potential."""
+
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+
+from io_managers.storage import Storage
+from mlip_assets import figures
+from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.dynamics import try_dynamics
+from mlip_assets.labelling import LabelledDatabase
+from mlip_assets.training import TrainedModel, fit_mace
+from resources.campaigns import CampaignFolder
+from resources.mace import MaceResource
+from resources.surrogate import find_device
+
+
+@pipeline_asset(
+    group="learning",
+    kinds={"pytorch", "mace"},
+    io_manager="model",
+    code_version="1",
+    pool="gpu",
+    checks=[
+        ("better_than_mean", "held-out forces and energies beat the mean predictor"),
+        ("stable_dynamics", "1,000 steps of molecular dynamics at 300 K break no guard"),
+    ],
+)
+def model(
+    context: dg.AssetExecutionContext,
+    labelled_db: LabelledDatabase,
+    campaigns: CampaignFolder,
+    mace: MaceResource,
+    storage: Storage,
+) -> dg.MaterializeResult[TrainedModel]:
+    """MACE trained on the labels by mace-torch's own trainer, evaluated on frames held out.
+
+    The test frames are near-duplicates of no training frame. A killed training resumes.
+    """
+    campaign = campaigns.load(context.partition_key)
+    surrogate = mace.surrogate(campaign)
+    work = Path(str(storage.working_folder(context.partition_key, "model_training")))
+    trained = fit_mace(
+        labelled_db.labelled,
+        labelled_db.isolated_energies,
+        campaign.training,
+        work_dir=work,
+        seed=campaign.seed,
+        foundation_model=surrogate.save_model(work / "surrogate.model"),
+        device=find_device(campaign.training.device, "training.device"),
+    )
+
+    test = trained.metrics["splits"]["test"]
+    naive = trained.metrics["mean_predictor"]["test"]
+    lowest = labelled_db.labelled[int(np.argmin(labelled_db.binding_energies()))]
+    dynamics = try_dynamics(lowest, trained.calculator(), seed=campaign.seed)
+    errors = {f"test_{name}": value for name, value in test.items() if value is not None}
+    return dg.MaterializeResult(
+        value=trained,
+        metadata={
+            **errors,
+            "test_force_rmse_mean_predictor_meV_per_A": naive["force_rmse_meV_per_A"],
+            "test_energy_rmse_mean_predictor_meV_per_atom": naive["energy_rmse_meV_per_atom"],
+            "weights_sha256": trained.weights_sha256,
+            "dataset_sha256": trained.dataset_sha256,
+            "started_from": trained.start_from,
+            "errors": figures.error_table(trained),
+            "picture": figures.markdown(figures.parity_plot(trained)),
+        },
+        check_results=[
+            check(
+                "better_than_mean",
+                all(
+                    test[name] < naive[name]
+                    for name in ("force_rmse_meV_per_A", "energy_rmse_meV_per_atom")
+                ),
+                force_rmse_meV_per_A=test["force_rmse_meV_per_A"],
+                mean_predictor_meV_per_A=naive["force_rmse_meV_per_A"],
+            ),
+            check(
+                "stable_dynamics",
+                dynamics.stopped_by is None,
+                steps=dynamics.n_steps,
+                stopped_by=dynamics.stopped_by or "",
+            ),
+        ],
+    )

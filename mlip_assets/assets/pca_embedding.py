@@ -1,0 +1,44 @@
+"""Asset ``pca_embedding``: the map of all frames."""
+
+import dagster as dg
+
+from mlip_assets import figures
+from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.descriptors import DescriptorMatrix
+from mlip_assets.sampling import Embedding, fit_embedding
+from resources.campaigns import CampaignFolder
+
+
+@pipeline_asset(
+    group="selection",
+    kinds={"scikitlearn", "parquet"},
+    io_manager="embedding",
+    code_version="1",
+    checks=[("variance_explained", "the components explain the variance asked for")],
+)
+def pca_embedding(
+    context: dg.AssetExecutionContext,
+    descriptor_matrix: DescriptorMatrix,
+    campaigns: CampaignFolder,
+) -> dg.MaterializeResult[Embedding]:
+    """Principal components of the standardised descriptors; the fitted transform is kept."""
+    sampling = campaigns.load(context.partition_key).sampling
+    embedding = fit_embedding(
+        descriptor_matrix, variance=sampling.variance, n_components=sampling.n_components
+    )
+    explained = float(embedding.explained_variance_ratio.sum())
+    wanted = sampling.variance if sampling.n_components is None else 0.0
+    return dg.MaterializeResult(
+        value=embedding,
+        metadata={
+            "n_components": embedding.scores.shape[1],
+            "explained_variance": explained,
+            "components": figures.component_table(embedding),
+            "picture": figures.markdown(figures.embedding_plot(embedding)),
+        },
+        check_results=[
+            check(
+                "variance_explained", explained >= wanted - 1e-9, explained=explained, wanted=wanted
+            )
+        ],
+    )

@@ -1,0 +1,88 @@
+"""Jobs, the sensor that finds new campaign files, and the weekly refresh."""
+
+import json
+import os
+from collections.abc import Iterator
+
+import dagster as dg
+
+from mlip_assets.assets.contract import campaign_partitions
+from mlip_assets.campaign import CampaignError
+from resources.campaigns import CampaignFolder
+
+#: When the refresh runs; a deployment may say otherwise.
+REFRESH_CRON = os.environ.get("MLIP_REFRESH_CRON", "0 3 * * 0")
+
+campaign_job = dg.define_asset_job(
+    "campaign",
+    selection=dg.AssetSelection.all(),
+    description="One whole campaign, from its file to a trained model. What is done is not redone.",
+)
+
+exploration_job = dg.define_asset_job(
+    "exploration",
+    selection=dg.AssetSelection.groups("exploration", "selection"),
+    description="Explore and select, without spending a DFT call: look at the map first.",
+)
+
+
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds a partition for each new valid campaign file; reports an invalid one.",
+)
+def campaign_files(
+    context: dg.SensorEvaluationContext, campaigns: CampaignFolder
+) -> dg.SensorResult:
+    """Look at every file; an invalid one is logged when it changes, and the rest go on."""
+    known = set(context.instance.get_dynamic_partitions("campaign"))
+    reported: dict[str, float] = json.loads(context.cursor or "{}")
+    new: list[str] = []
+    invalid: dict[str, float] = {}
+    problems: list[str] = []
+    for file in campaigns.files():
+        try:
+            campaigns.load(file.stem)
+        except CampaignError as error:
+            invalid[file.name] = file.stat().st_mtime
+            if reported.get(file.name) != invalid[file.name]:
+                context.log.error("Campaign file not valid:\n%s", error)
+            problems.append(str(error))
+        else:
+            if file.stem not in known:
+                new.append(file.stem)
+                context.log.info("New campaign: %s", file.stem)
+    if not new:
+        reason = "; ".join(problems) if problems else "no new campaign file"
+        return dg.SensorResult(skip_reason=reason, cursor=json.dumps(invalid))
+    return dg.SensorResult(
+        dynamic_partitions_requests=[campaign_partitions.build_add_request(new)],
+        cursor=json.dumps(invalid),
+    )
+
+
+@dg.schedule(
+    cron_schedule=REFRESH_CRON,
+    job=campaign_job,
+    execution_timezone="UTC",
+    description="Runs every campaign whose refresh is enabled; off until it is turned on.",
+)
+def campaign_refresh(
+    context: dg.ScheduleEvaluationContext, campaigns: CampaignFolder
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run a campaign and tick; an invalid campaign is left out and logged."""
+    requested = 0
+    for name in context.instance.get_dynamic_partitions("campaign"):
+        try:
+            campaign = campaigns.load(name)
+        except CampaignError as error:
+            context.log.error("Not refreshed:\n%s", error)
+            continue
+        if campaign.refresh.enabled:
+            requested += 1
+            tick = context.scheduled_execution_time.isoformat()
+            yield dg.RunRequest(
+                run_key=f"{name}@{tick}", partition_key=name, tags={"mlip/campaign": name}
+            )
+    if not requested:
+        yield dg.SkipReason("no campaign with refresh enabled has a partition yet")

@@ -1,0 +1,66 @@
+"""The whole wiring on one page: assets, jobs, sensor, schedule, resources and IO managers."""
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from io_managers.extxyz import ExtxyzIOManager
+from io_managers.label_database import LabelDatabaseIOManager
+from io_managers.model import ModelIOManager
+from io_managers.parquet import (
+    ClustersIOManager,
+    DescriptorIOManager,
+    EmbeddingIOManager,
+    TrajectoryIOManager,
+)
+from io_managers.storage import Storage
+from mlip_assets.assets.clusters import clusters
+from mlip_assets.assets.descriptor_matrix import descriptor_matrix
+from mlip_assets.assets.labelled_db import labelled_db
+from mlip_assets.assets.model import model
+from mlip_assets.assets.pca_embedding import pca_embedding
+from mlip_assets.assets.seeds import seeds
+from mlip_assets.assets.selected_frames import selected_frames
+from mlip_assets.assets.surrogate_trajectory import surrogate_trajectory
+from mlip_assets.automation import campaign_files, campaign_job, campaign_refresh, exploration_job
+from resources.campaigns import CampaignFolder
+from resources.compute import ComputeResource
+from resources.dft import DftResource
+from resources.mace import MaceResource
+
+# Workers may be started elsewhere, so what is relative here is made absolute now.
+data = Path(os.environ.get("MLIP_DATA", "data")).absolute()
+campaigns = Path(os.environ.get("MLIP_CAMPAIGNS", "campaigns")).absolute()
+storage = Storage(root=str(data))
+
+defs = dg.Definitions(
+    assets=[
+        seeds,
+        surrogate_trajectory,
+        descriptor_matrix,
+        pca_embedding,
+        clusters,
+        selected_frames,
+        labelled_db,
+        model,
+    ],
+    jobs=[campaign_job, exploration_job],
+    sensors=[campaign_files],
+    schedules=[campaign_refresh],
+    resources={
+        "campaigns": CampaignFolder(folder=str(campaigns)),
+        "compute": ComputeResource(),
+        "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
+        "mace": MaceResource(),
+        "storage": storage,
+        "structures": ExtxyzIOManager(storage=storage),
+        "trajectory": TrajectoryIOManager(storage=storage),
+        "descriptors": DescriptorIOManager(storage=storage),
+        "embedding": EmbeddingIOManager(storage=storage),
+        "clusters": ClustersIOManager(storage=storage),
+        "labels": LabelDatabaseIOManager(storage=storage),
+        "model": ModelIOManager(storage=storage),
+    },
+    executor=dg.in_process_executor,
+)

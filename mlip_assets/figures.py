@@ -1,0 +1,316 @@
+"""Every picture and table shown as metadata in the UI."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from matplotlib.figure import Figure
+
+    from mlip_assets.descriptors import DescriptorMatrix
+    from mlip_assets.dynamics import Trajectory
+    from mlip_assets.labelling import LabelledDatabase
+    from mlip_assets.sampling import Clusters, Embedding
+    from mlip_assets.training import TrainedModel
+
+#: Rows shown of a long table; the whole is in the stored file.
+TABLE_ROWS = 100
+#: Points drawn in a scatter plot before it becomes a density.
+SCATTER_POINTS = 20_000
+
+
+def markdown(png: bytes) -> dg.MetadataValue:
+    """A picture the UI opens in a dialog."""
+    encoded = base64.b64encode(png).decode()
+    return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
+
+
+def table(rows: Iterable[dict[str, Any]]) -> dg.MetadataValue:
+    """The first rows of a table, numbers rounded to what a reader compares."""
+    kept = [row for row, _ in zip(rows, range(TABLE_ROWS), strict=False)]
+    if not kept:
+        return dg.MetadataValue.text("none")
+    return dg.MetadataValue.table(
+        [dg.TableRecord({key: _readable(value) for key, value in row.items()}) for row in kept]
+    )
+
+
+def seed_table(structures: Sequence[Atoms]) -> dg.MetadataValue:
+    """Name, kind, formula and density of every seed."""
+    return table(
+        {
+            "seed": atoms.info["seed_name"],
+            "kind": atoms.info["seed_kind"],
+            "formula": atoms.get_chemical_formula(),
+            "atoms": len(atoms),
+            "periodic": bool(atoms.pbc.all()),
+            "volume_A3_per_atom": atoms.get_volume() / len(atoms),
+        }
+        for atoms in structures
+    )
+
+
+def seed_pictures(structures: Sequence[Atoms]) -> bytes:
+    """Every seed, seen along a slightly tilted axis."""
+    from ase.visualize.plot import plot_atoms
+
+    shown = structures[:12]
+    columns = min(len(shown), 4)
+    figure, axes = _canvas(-(-len(shown) // columns), columns, 2.6, 2.6)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, atoms in zip(axes, shown, strict=False):
+        plot_atoms(atoms, axis, rotation="10x,-15y", radii=0.4)
+        axis.set_title(atoms.info["seed_name"], fontsize=9)
+    return _png(figure)
+
+
+def walker_table(trajectory: Trajectory) -> dg.MetadataValue:
+    """How every walker ended."""
+    return table(
+        {
+            "walker": walker.name,
+            "target_temperature_K": walker.target_temperature_K,
+            "steps": walker.n_steps,
+            "frames": walker.n_frames,
+            "stopped_by": walker.stopped_by or "",
+        }
+        for walker in trajectory.walkers
+    )
+
+
+def trajectory_plot(trajectory: Trajectory) -> bytes:
+    """Temperature and energy of every walker against time."""
+    scalars = trajectory.scalars()
+    columns = {
+        name: scalars[name].to_numpy()
+        for name in ("frame_id", "time_fs", "temperature_K", "energy_eV", "target_temperature_K")
+    }
+    starts = np.flatnonzero(np.diff(columns["time_fs"], prepend=np.inf) < 0)
+    figure, (upper, lower) = _canvas(2, 1, 8, 2.8)
+    targets = sorted(set(columns["target_temperature_K"]))
+    for rows in np.split(np.arange(len(columns["time_fs"])), starts[1:]):
+        if len(rows) == 0:
+            continue
+        colour = f"C{targets.index(columns['target_temperature_K'][rows[0]]) % 10}"
+        time_ps = columns["time_fs"][rows] / 1000
+        energy = columns["energy_eV"][rows]
+        upper.plot(time_ps, columns["temperature_K"][rows], colour, lw=0.7, alpha=0.7)
+        lower.plot(time_ps, energy - energy[0], colour, lw=0.7, alpha=0.7)
+    for target in targets:
+        upper.axhline(target, color="black", lw=0.5, ls=":")
+    upper.set_ylabel("temperature / K")
+    lower.set(xlabel="time / ps", ylabel="energy change / eV")
+    return _png(figure)
+
+
+def descriptor_plot(matrix: DescriptorMatrix) -> bytes:
+    """Mean and spread of every feature over the first batch of frames."""
+    _, rows = next(matrix.iter_batches(4096))
+    figure, (axis,) = _canvas(1, 1, 8, 3)
+    mean, spread = rows.mean(axis=0), rows.std(axis=0)
+    features = np.arange(len(mean))
+    axis.fill_between(features, mean - spread, mean + spread, alpha=0.3, lw=0)
+    axis.plot(features, mean, lw=0.8)
+    axis.set(xlabel="feature", ylabel="SOAP power spectrum", yscale="symlog")
+    return _png(figure)
+
+
+def component_table(embedding: Embedding) -> dg.MetadataValue:
+    """Variance explained by every component."""
+    ratios = embedding.explained_variance_ratio
+    return table(
+        {"component": f"pc{i + 1}", "explained": ratio, "cumulative": total}
+        for i, (ratio, total) in enumerate(zip(ratios, np.cumsum(ratios), strict=True))
+    )
+
+
+def embedding_plot(embedding: Embedding) -> bytes:
+    """The map of all frames, and the variance of its axes."""
+    figure, (left, right) = _canvas(1, 2, 5, 4)
+    _scatter(left, _plane(embedding.scores))
+    ratios = embedding.explained_variance_ratio
+    right.bar(np.arange(1, len(ratios) + 1), ratios)
+    right.plot(np.arange(1, len(ratios) + 1), np.cumsum(ratios), "C1.-")
+    right.set(xlabel="component", ylabel="explained variance", ylim=(0, 1.02))
+    return _png(figure)
+
+
+def cluster_table(clusters: Clusters) -> dg.MetadataValue:
+    """Size and width of every cluster."""
+    sizes = np.bincount(clusters.cluster)
+    width = np.bincount(clusters.cluster, clusters.distance_to_centre) / np.maximum(sizes, 1)
+    return table(
+        {"cluster": i, "frames": int(size), "mean_distance": float(width[i])}
+        for i, size in enumerate(sizes)
+    )
+
+
+def cluster_plot(embedding: Embedding, clusters: Clusters) -> bytes:
+    """The map coloured by cluster, and the cluster sizes."""
+    figure, (left, right) = _canvas(1, 2, 5, 4)
+    _scatter(left, _plane(embedding.scores), clusters.cluster)
+    right.bar(np.arange(clusters.cluster.max() + 1), np.bincount(clusters.cluster))
+    right.set(xlabel="cluster", ylabel="frames")
+    return _png(figure)
+
+
+def pick_table(frames: Sequence[Atoms]) -> dg.MetadataValue:
+    """Every selected frame, and why."""
+    return table(
+        {
+            "frame_id": int(atoms.info["frame_id"]),
+            "walker": atoms.info["walker"],
+            "temperature_K": atoms.info["temperature_K"],
+            "surrogate_energy_eV_per_atom": atoms.info["surrogate_energy_eV"] / len(atoms),
+            "cluster": atoms.info["cluster"],
+            "reason": atoms.info["reason"],
+        }
+        for atoms in frames
+    )
+
+
+def selection_map(embedding: Embedding, clusters: Clusters, selected: np.ndarray) -> bytes:
+    """The map coloured by cluster with the selected frames marked, and picks against sizes."""
+    figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
+    plane = _plane(embedding.scores)
+    _scatter(left, plane, clusters.cluster, alpha=0.35)
+    left.scatter(
+        *plane[selected].T, s=26, facecolors="none", edgecolors="black", lw=1.1, label="selected"
+    )
+    left.legend(loc="best", fontsize=8)
+    n_clusters = int(clusters.cluster.max()) + 1
+    order = np.argsort(-np.bincount(clusters.cluster), kind="stable")
+    right.bar(np.arange(n_clusters), np.bincount(clusters.cluster)[order], label="frames")
+    picks = np.bincount(clusters.cluster[selected], minlength=n_clusters)[order]
+    right.bar(np.arange(n_clusters), picks, label="selected")
+    right.set(xlabel="cluster, by size", ylabel="frames", yscale="log")
+    right.legend(fontsize=8)
+    return _png(figure)
+
+
+def label_table(database: LabelledDatabase) -> dg.MetadataValue:
+    """Every label beside what the surrogate thought of the frame."""
+    binding = database.binding_energies()
+    return table(
+        {
+            "frame_id": int(atoms.info["frame_id"]),
+            "seed_kind": atoms.info["seed_kind"],
+            "atoms": len(atoms),
+            "binding_energy_eV_per_atom": energy,
+            "max_force_eV_per_A": np.linalg.norm(atoms.arrays["REF_forces"], axis=1).max(),
+            "label_key": atoms.info["label_key"][:12],
+        }
+        for atoms, energy in zip(database.labelled, binding, strict=True)
+    )
+
+
+def failure_table(database: LabelledDatabase) -> dg.MetadataValue:
+    """Every failed calculation and its reason."""
+    return table(
+        {"frame_id": failure.frame_id, "attempts": failure.attempts, "reason": failure.reason}
+        for failure in database.failed
+    )
+
+
+def label_plot(database: LabelledDatabase) -> bytes:
+    """Binding energies and forces of the labelled frames, by kind of seed."""
+    figure, (left, right) = _canvas(1, 2, 4.5, 3.5)
+    binding = database.binding_energies()
+    kinds = np.array([atoms.info["seed_kind"] for atoms in database.labelled])
+    norms = [np.linalg.norm(atoms.arrays["REF_forces"], axis=1) for atoms in database.labelled]
+    names = sorted(set(kinds))
+    left.hist([binding[kinds == kind] for kind in names], bins=20, stacked=True, label=names)
+    forces = [
+        np.concatenate([n for n, k in zip(norms, kinds, strict=True) if k == kind])
+        for kind in names
+    ]
+    right.hist(forces, bins=20, stacked=True, label=names)
+    left.set(xlabel="binding energy / eV per atom", ylabel="frames")
+    right.set(xlabel="force / eV/Å", ylabel="atoms")
+    right.legend(fontsize=7)
+    return _png(figure)
+
+
+def parity_plot(trained: TrainedModel) -> bytes:
+    """Predicted against labelled energies and forces of every split, with the held-out errors."""
+    figure, axes = _canvas(1, 2, 4.6, 4.2)
+    errors = trained.metrics["splits"]
+    panels = (
+        ("energy", "eV/atom", "energy_rmse_meV_per_atom", "meV/atom"),
+        ("forces", "eV/Å", "force_rmse_meV_per_A", "meV/Å"),
+    )
+    for axis, (quantity, unit, error, error_unit) in zip(axes, panels, strict=True):
+        everything = []
+        for split, marker in zip(errors, "o^s", strict=True):
+            reference, predicted = (
+                trained.parity[f"{split}_{quantity}_{of}"].ravel()
+                for of in ("reference", "predicted")
+            )
+            everything += [reference, predicted]
+            label = f"{split}: RMSE {errors[split][error]:.1f} {error_unit}"
+            axis.plot(reference, predicted, marker, ms=3, alpha=0.6, lw=0, label=label)
+        limits = np.concatenate(everything).min(), np.concatenate(everything).max()
+        axis.plot(limits, limits, "k:", lw=0.8)
+        axis.set_title(
+            f"held-out {quantity}: RMSE {errors['test'][error]:.1f} {error_unit}", fontsize=10
+        )
+        axis.set(xlabel=f"DFT {quantity} / {unit}", ylabel=f"MACE {quantity} / {unit}")
+        axis.legend(fontsize=7)
+    return _png(figure)
+
+
+def error_table(trained: TrainedModel) -> dg.MetadataValue:
+    """Errors by split, beside those of the mean predictor, and by kind of seed on the test set."""
+    metrics = trained.metrics
+    rows = [(name, errors) for name, errors in metrics["splits"].items()]
+    rows += [(f"{name}: mean predictor", e) for name, e in metrics["mean_predictor"].items()]
+    rows += [(f"test: {kind}", e) for kind, e in metrics["by_seed_kind"].get("test", {}).items()]
+    return table({"set": name, **errors} for name, errors in rows)
+
+
+def _plane(scores: np.ndarray) -> np.ndarray:
+    """The first two components; a map with only one gets a flat second axis."""
+    return scores[:, :2] if scores.shape[1] > 1 else np.c_[scores[:, 0], np.zeros(len(scores))]
+
+
+def _scatter(
+    axis: Any, plane: np.ndarray, colours: np.ndarray | None = None, alpha: float = 0.6
+) -> None:
+    if len(plane) > SCATTER_POINTS:
+        axis.hexbin(*plane.T, gridsize=80, bins="log", cmap="Greys")
+    else:
+        colour_map = None if colours is None else "tab20"
+        axis.scatter(*plane.T, c=colours, s=6, lw=0, alpha=alpha, cmap=colour_map)
+    axis.set(xlabel="PC 1", ylabel="PC 2")
+
+
+def _canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
+    """A figure without pyplot, whose global state does not suit a long-lived server."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=95)  # a row of two is then as wide as the dialog
+    return buffer.getvalue()
+
+
+def _readable(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.5g}")
+    return value.item() if isinstance(value, np.generic) else value
