@@ -35,7 +35,7 @@ NAMED_SURROGATES = (
 BUNDLED_SURROGATE = "bundled"
 
 #: Elements whose PAW valence states are smooth enough for a low plane-wave cut-off (eV).
-_SOFT_CUTOFF_EV = {"Si": 300.0}
+_SOFT_CUTOFF_EV = {"Si": 250.0}
 _DEFAULT_CUTOFF_EV = 500.0
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
@@ -188,7 +188,10 @@ class LabellingSettings(_Section):
         None, ge=150, le=2000, description="plane-wave cut-off, eV; null: by the elements"
     )
     k_spacing_per_A: float = Field(
-        0.45, gt=0.05, le=2, description="largest k-point spacing along periodic directions, 2π/Å"
+        0.45,
+        gt=0.05,
+        le=2,
+        description="largest k-point spacing along periodic directions, 1/Å (2π included)",
     )
     smearing_eV: float = Field(0.1, gt=0, le=1, description="Fermi-Dirac width, eV")
     energy_convergence_eV: float = Field(

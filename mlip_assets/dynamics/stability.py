@@ -11,6 +11,7 @@ from ase.calculators.calculator import Calculator
 from mlip_assets.campaign import ExplorationSettings, GuardSettings
 from mlip_assets.dynamics.trajectory import WalkerReport
 from mlip_assets.dynamics.walker import Walker, run_walker
+from mlip_assets.progress import Progress
 
 
 def try_dynamics(
@@ -46,5 +47,6 @@ def try_dynamics(
         surrogate_sha256="",
     )
     with tempfile.TemporaryDirectory() as folder:
-        report, _ = run_walker(walker, calculator, Path(folder))
+        progress = Progress("stability", n_steps, "steps")
+        report, _ = run_walker(walker, calculator, Path(folder), on_steps=progress.advance)
     return report
