@@ -220,7 +220,9 @@ class TrainingSettings(_Section):
     r_max: float = Field(5.0, gt=1, le=12, description="cut-off radius, Å (scratch)")
     max_epochs: int = Field(120, ge=4, description="passes over the training set")
     batch_size: int = Field(4, ge=1, description="structures in a batch")
-    learning_rate: float = Field(0.005, gt=0, lt=1, description="initial step of the optimiser")
+    learning_rate: float = Field(
+        0.01, gt=0, lt=1, description="initial step of the optimiser; a fifth of it when tuning"
+    )
     valid_fraction: float = Field(0.1, gt=0, lt=0.5, description="share used to pick the epoch")
     test_fraction: float = Field(0.15, gt=0, lt=0.5, description="share never seen in training")
     device: str = Field(

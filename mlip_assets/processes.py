@@ -10,16 +10,21 @@ import sys
 _PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, even by SIGKILL (Linux only).
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux only).
 
     Without it an orphaned worker would go on writing beside the run that resumes its work.
-    Elsewhere the file locks taken by the writers are the only guard.
+    Elsewhere the locks that the writers take are the only guard.
+
+    Parameters
+    ----------
+    parent
+        Process id of the parent where it is known; it may have died before the request was made.
     """
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # the parent died before the request was made
+    if os.getppid() != (parent or os.getppid()) or os.getppid() == 1:
         os._exit(1)
 
 

@@ -23,11 +23,9 @@ from mlip_assets.files import write_text
 from mlip_assets.labelling.engines import Calculation, DftEngine, hash_of
 from mlip_assets.labelling.ledger import Label
 from mlip_assets.labelling.structure import to_plain
-from mlip_assets.labelling.worker import JOB, RESULT
+from mlip_assets.labelling.worker import JOB, LOG, RESULT, tail
 
 _LOOKED_AT_EVERY_S = 0.05
-_LOG = "worker.log"
-_TAIL_LINES = 3
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class _Child:
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
         }
-        with (self._folder / _LOG).open("wb") as log:
+        with (self._folder / LOG).open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlip_assets.labelling.worker", str(os.getpid())],
                 cwd=self._folder,
@@ -164,10 +162,7 @@ class _Child:
         result = self._result()
         reason = result["reason"]
         if reason:
-            where = self._folder.relative_to(self._folder.parents[2])
-            reason = (
-                f"{reason}; see {where}, whose {self._engine.output} ends: {self._last_lines()}"
-            )
+            reason = f"{reason}; see {self._folder.relative_to(self._folder.parents[2])}"
         calculation = None
         if result["outcome"] == "done":
             stress = result["stress"]
@@ -197,25 +192,15 @@ class _Child:
         assert self._process is not None
         ending: dict[str, Any] = {"program": self._engine.name, "wall_s": self._elapsed_s()}
         if self._timed_out:
-            reason = f"took longer than timeout_s = {self._engine.timeout_s:g} s"
+            reason = (
+                f"took longer than timeout_s = {self._engine.timeout_s:g} s; "
+                f"{tail(self._folder / self._engine.output)}"
+            )
             return {**ending, "outcome": "timeout", "reason": reason}
         code = self._process.returncode
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        log = _tail(self._folder / _LOG)
-        reason = f"the process died of {how}" + (f" ({log})" if log else "")
+        reason = f"the process died of {how}; {tail(self._folder / LOG)}"
         return {**ending, "outcome": "died", "reason": reason}
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started
-
-    def _last_lines(self) -> str:
-        return _tail(self._folder / self._engine.output) or "(nothing)"
-
-
-def _tail(file: Path) -> str:
-    """The last lines that say something, on one line."""
-    if not file.exists():
-        return ""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = [" ".join(line.split()) for line in lines if line.strip(" -=")]
-    return " | ".join(said[-_TAIL_LINES:])

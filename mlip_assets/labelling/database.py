@@ -88,10 +88,11 @@ class LabelledDatabase:
         """
         free = self.isolated_energies
         values = [
-            atoms.info["REF_energy"] - sum(free.get(symbol, np.nan) for symbol in atoms.symbols)
+            (atoms.info["REF_energy"] - sum(free.get(s, np.nan) for s in atoms.symbols))
+            / len(atoms)
             for atoms in self.labelled
         ]
-        return np.array(values) / np.array([len(atoms) for atoms in self.labelled])
+        return np.asarray(values, dtype=np.float64)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``labels.db`` (ASE SQLite, one row a label) and ``labels.extxyz`` (MACE's keys)."""

@@ -101,6 +101,7 @@ class GpawEngine:
         """Free energy, forces and, when fully periodic, stress."""
         from gpaw import GPAW, PW, ConvergenceError
 
+        numerics = self._numerics(attempt)
         atoms = structure.copy()
         atoms.calc = GPAW(
             mode=PW(self.cutoff_eV),
@@ -109,12 +110,13 @@ class GpawEngine:
             occupations=self._occupations(structure),
             convergence={"energy": self.energy_convergence_eV},
             txt=self.output,
-            **self._numerics(attempt),
+            **numerics,
         )
         try:
             energy_eV = atoms.get_potential_energy(force_consistent=True)
         except ConvergenceError as error:
-            raise NotConvergedError(str(error) or "self-consistency was not reached") from error
+            steps = numerics["maxiter"]
+            raise NotConvergedError(f"no self-consistency in {steps} iterations") from error
         return Calculation(
             energy_eV=float(energy_eV),
             forces=atoms.get_forces(),

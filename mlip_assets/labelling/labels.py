@@ -75,8 +75,7 @@ def label_frames(
 
     flaws = [flaw_of(atoms) for atoms in frames]
     keys = ["" if flaw else clerk.take(atoms) for atoms, flaw in zip(frames, flaws, strict=True)]
-    free = {symbol: free_atom(symbol) for symbol in symbols}
-    free_keys = {symbol: clerk.take(atom) for symbol, atom in free.items()}
+    free_keys = {symbol: clerk.take(free_atom(symbol)) for symbol in symbols}
     with ledger.locked():
         clerk.settle([*free_keys.values(), *keys])
         for symbol, key in free_keys.items():
@@ -84,9 +83,9 @@ def label_frames(
             if label is None or label.is_done:
                 continue
             _log.warning("%s atom: no label with Hund's rules (%s)", symbol, label.reason)
-            free[symbol] = free_atom(symbol, polarised=False)
-            free_keys[symbol] = clerk.take(free[symbol])
-            clerk.settle([free_keys[symbol]])
+            unpolarised = free_keys[symbol] = clerk.take(free_atom(symbol, polarised=False))
+            if unpolarised != key:
+                clerk.settle([unpolarised])
 
     labelled, failed, deferred = [], [], []
     for index, (atoms, flaw, key) in enumerate(zip(frames, flaws, keys, strict=True)):
@@ -121,8 +120,12 @@ def label_frames(
     )
     _log.info(
         "%d frames: %d labelled, %d failed, %d deferred; %d DFT calls made, %d saved",
-        *(len(frames), len(labelled), len(failed), len(deferred)),
-        *(database.n_calculated, database.n_reused),
+        len(frames),
+        len(labelled),
+        len(failed),
+        len(deferred),
+        database.n_calculated,
+        database.n_reused,
     )
     return database
 

@@ -7,10 +7,7 @@ renamed, so that it is whole or missing. It dies with its parent.
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from importlib import import_module
@@ -22,19 +19,27 @@ from ase import Atoms
 
 from mlip_assets.files import write_text
 from mlip_assets.labelling.engines import DftEngine, NotConvergedError
+from mlip_assets.processes import die_with_parent
 
-JOB, RESULT = "job.json", "result.json"
-_PARENT_CHECKED_EVERY_S = 0.5
+JOB, RESULT, LOG = "job.json", "result.json", "worker.log"
+_TAIL_LINES = 3
 
 
 def main(folder: Path, parent: int) -> None:
     """Compute the job in ``folder`` for the process ``parent``."""
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    die_with_parent(parent)
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     started = time.monotonic()
     result = _computed(job)
     result["wall_s"] = time.monotonic() - started
     write_text(folder / RESULT, json.dumps(result))
+
+
+def tail(file: Path) -> str:
+    """How a text ends: its last lines that say something, on one line."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    said = [" ".join(line.split()) for line in text.splitlines() if line.strip(" -=")]
+    return f"{file.name} ends: {' | '.join(said[-_TAIL_LINES:])}" if said else f"no {file.name}"
 
 
 def _computed(job: dict[str, Any]) -> dict[str, Any]:
@@ -43,10 +48,12 @@ def _computed(job: dict[str, Any]) -> dict[str, Any]:
     try:
         calculation = engine.calculate(Atoms(**job["structure"]), job["attempt"])
     except NotConvergedError as error:
-        return result | {"outcome": "not_converged", "reason": str(error)}
+        reason = f"{error}; {tail(Path(engine.output))}"
+        return result | {"outcome": "not_converged", "reason": reason}
     except Exception as error:  # noqa: BLE001  whatever a program raises must not stop the others
         traceback.print_exc()
-        return result | {"outcome": "error", "reason": f"{type(error).__name__}: {error}"}
+        reason = f"{type(error).__name__}: {error}; {tail(Path(engine.output))}"
+        return result | {"outcome": "error", "reason": reason}
     stress = calculation.stress
     return result | {
         "energy_eV": calculation.energy_eV,
@@ -60,13 +67,6 @@ def _program(name: str) -> str:
         return f"{name} {version(name)}"
     except PackageNotFoundError:
         return name
-
-
-def _die_with(parent: int) -> None:
-    """Kill this process and its own children, once its parent is gone."""
-    while os.getppid() == parent:
-        time.sleep(_PARENT_CHECKED_EVERY_S)
-    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_every_kind_of_failure_is_kept_apart_and_stops_nothing(
     frames = [toy_frame(symbol, seed) for seed, symbol in enumerate(symbols)]
     frames.append(Atoms("Cu2", np.full((2, 3), np.nan), cell=[3] * 3, pbc=True))
     heard: list[Label] = []
-    engine = replace(toy, timeout_s=8.0)
+    engine = replace(toy, timeout_s=15.0)
     database = label_frames(frames, engine, ledger, n_workers=2, on_finished=heard.append)
 
     assert [atoms.symbols[0] for atoms in database.labelled] == [CONVERGES_LATER, "Cu"]
@@ -118,7 +118,7 @@ def test_every_kind_of_failure_is_kept_apart_and_stops_nothing(
     assert "step 1 | step 2 | energy goes up" in failed[100].reason
     assert "ZeroDivisionError: overlap is singular" in failed[102].reason
     assert "SIGKILL" in failed[103].reason
-    assert "longer than timeout_s = 8 s" in failed[104].reason
+    assert "longer than timeout_s = 15 s" in failed[104].reason
     assert "sum to 1 eV/Å" in failed[105].reason
     assert "not finite" in failed[7].reason
     assert database.n_calculated == len(calls()) == 7 + 7 + 2
@@ -256,7 +256,7 @@ from pathlib import Path
 from toy_engine import ToyEngine, toy_frame
 from mlip_assets.labelling import LabelLedger, label_frames
 label_frames(
-    [toy_frame("Cu", seed) for seed in range(6)],
+    [toy_frame("Cu", seed) for seed in range(4)],
     ToyEngine(calls_file={calls!r}, pause_s=1.0),
     LabelLedger({ledger!r}),
     n_workers=2,
@@ -284,9 +284,9 @@ def test_kill_9_loses_no_label_and_leaves_no_child(
     assert len(told) == 3
     assert all((label := ledger.find(key)) and label.is_done for key in told)
     already = len(ledger)
-    finished = label_frames([toy_frame("Cu", seed) for seed in range(6)], toy, ledger, n_workers=2)
-    assert len(finished.labelled) == 6
-    assert finished.n_calculated + already <= 7
+    finished = label_frames([toy_frame("Cu", seed) for seed in range(4)], toy, ledger, n_workers=2)
+    assert len(finished.labelled) == 4
+    assert finished.n_calculated + already <= 5
     assert finished.n_reused >= already
     (energy,) = finished.isolated_energies.values()
     assert np.isfinite(energy)
@@ -300,7 +300,7 @@ def test_two_processes_do_not_compute_the_same_label(
     )
     pair = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in pair] == [0, 0]
-    assert len(calls()) == len(ledger) == 7
+    assert len(calls()) == len(ledger) == 5
 
 
 def test_a_free_atom_without_hunds_rules_is_better_than_none(

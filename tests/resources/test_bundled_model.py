@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -55,7 +56,9 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_nothing_is_unpickled(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_unpickles_nothing_and_leaves_the_default_type_alone(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pickle
 
     import torch
@@ -66,7 +69,9 @@ def test_nothing_is_unpickled(module: Any, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "load", refuse)
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
+    before = torch.get_default_dtype()
     assert state_dict_sha256(load_bundled()) == state_dict_sha256(module)
+    assert torch.get_default_dtype() == before
 
 
 def test_the_files_are_small() -> None:
@@ -79,14 +84,16 @@ def test_the_recorded_hash_is_that_of_the_weights(module: Any) -> None:
     assert description["state_dict_sha256"] in (BUNDLED_FOLDER / "MODEL_CARD.md").read_text()
 
 
-def test_the_hash_sees_a_changed_weight_and_a_changed_type(module: Any) -> None:
+def test_the_hash_sees_a_changed_weight_and_a_changed_type() -> None:
     import torch
 
-    changed = load_bundled()
+    layer = torch.nn.Linear(3, 2)
+    original = state_dict_sha256(layer)
+    assert state_dict_sha256(copy.deepcopy(layer)) == original
+    changed = copy.deepcopy(layer)
     with torch.no_grad():
-        next(changed.parameters()).flatten()[0] += 1e-3
-    hashes = {state_dict_sha256(m) for m in (module, changed, load_bundled(torch.float64))}
-    assert len(hashes) == 3
+        changed.weight[0, 0] += 1e-3
+    assert len({original, state_dict_sha256(changed), state_dict_sha256(layer.double())}) == 3
 
 
 def test_swapped_weights_are_refused(copied: Path) -> None:
@@ -108,16 +115,17 @@ def test_another_format_version_is_refused(copied: Path) -> None:
 
 
 def test_export_and_load_keep_energies_and_forces(
-    module: Any, silicon: Atoms, tmp_path: Path
+    module: Any, calculator: Any, silicon: Atoms, tmp_path: Path
 ) -> None:
     from mace.calculators import MACECalculator
 
     export_model(module, tmp_path, "again", {"teacher": "a test"})
     again = load_model(tmp_path, "again")
     assert state_dict_sha256(again) == state_dict_sha256(module)
+    exported = MACECalculator(models=[again.double()], device="cpu", default_dtype="float64")
     results = []
-    for model in (load_bundled().double(), again.double()):  # float64: round-off hides nothing
-        silicon.calc = MACECalculator(models=[model], device="cpu", default_dtype="float64")
+    for potential in (calculator, exported):  # float64: round-off hides nothing
+        silicon.calc = potential
         results.append((silicon.get_potential_energy(), silicon.get_forces()))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-10)
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-10)
@@ -128,14 +136,6 @@ def test_a_model_of_another_class_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="cannot export Linear"):
         export_model(torch.nn.Linear(2, 2), tmp_path, "linear")
-
-
-def test_loading_leaves_the_default_type_alone() -> None:
-    import torch
-
-    before = torch.get_default_dtype()
-    load_bundled(torch.float64)
-    assert torch.get_default_dtype() == before
 
 
 def test_elements(calculator: Any) -> None:

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlip_assets.campaign import LabellingSettings
+from mlip_assets.labelling import GpawEngine
+from resources.dft import DftResource
+
+
+def test_settings_become_an_engine_and_a_ledger(tmp_path: Path) -> None:
+    resource = DftResource(ledger_path=str(tmp_path / "ledger" / "labels.db"))
+    engine = resource.engine(LabellingSettings(cutoff_eV=275.0, xc="LDA"))
+    assert isinstance(engine, GpawEngine)
+    assert (engine.cutoff_eV, engine.xc) == (275.0, "LDA")
+    ledger = resource.ledger()
+    assert ledger.path == tmp_path / "ledger" / "labels.db"
+    assert len(ledger) == 0
+    assert not ledger.path.exists()

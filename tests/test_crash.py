@@ -1,0 +1,87 @@
+"""kill −9 in the middle of dynamics, labelling and training: the next run finishes what is left."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ase.db import connect
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def run(tmp_path, tiny_campaign):
+    """Start ``python -m mlip_assets run`` on the tiny campaign, in a folder of its own."""
+    campaign = tiny_campaign(tmp_path)
+    (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    environment = os.environ | {
+        "MLIP_DATA": str(tmp_path / "data"),
+        "DAGSTER_HOME": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+    }
+    log = tmp_path / "terminal.log"
+
+    def start():
+        with log.open("ab") as stream:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mlip_assets", "run", str(campaign)],
+                cwd=tmp_path,
+                env=environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+
+    start.data, start.log = tmp_path / "data", log
+    return start
+
+
+def kill_when(process, happened, log):
+    """SIGKILL as soon as ``happened()``."""
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert process.poll() is None, f"ended too early:\n{log.read_text()[-3000:]}"
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def labels(ledger):
+    """Key -> (energy, time of writing) of every finished label."""
+    if not ledger.exists():
+        return {}
+    rows = connect(ledger, use_lock_file=False).select()
+    return {
+        row.label_key: (row.data["REF_energy"], row.ctime)
+        for row in rows
+        if row.get("outcome") == "done"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.dft
+def test_kill_minus_nine_at_every_stage(run):
+    campaign, ledger = run.data / "tiny", run.data / "ledger" / "labels.db"
+
+    kill_when(run(), lambda: list(campaign.glob("surrogate_trajectory/*/part-*.parquet")), run.log)
+    assert not (campaign / "surrogate_trajectory.json").exists(), "not committed half way"
+
+    kill_when(run(), lambda: len(labels(ledger)) >= 3, run.log)
+    paid = labels(ledger)
+
+    kill_when(run(), lambda: list(campaign.glob("model_training/*/checkpoints/*.pt")), run.log)
+    complete = labels(ledger)
+    assert paid.items() <= complete.items(), "a label was computed again"
+    assert not (campaign / "model" / "metrics.json").exists()
+
+    last = run()
+    assert last.wait(timeout=600) == 0, run.log.read_text()[-3000:]
+    assert labels(ledger) == complete
+    said = run.log.read_text()
+    assert re.search(r"DFT calls +0 made, \d+ saved", said)
+    assert (campaign / "model" / "metrics.json").exists()
