@@ -24,7 +24,7 @@ def die_with_parent(parent: int | None = None) -> None:
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != (parent or os.getppid()) or os.getppid() == 1:
+    if parent is not None and os.getppid() != parent:
         os._exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -66,7 +67,10 @@ def _run_in_processes(
     context = get_context("spawn")  # fork is unsafe once torch has started threads
     steps = context.Queue()
     with ProcessPoolExecutor(
-        n_workers, context, initializer=_start_worker, initargs=(make_calculator, steps)
+        n_workers,
+        context,
+        initializer=_start_worker,
+        initargs=(make_calculator, steps, os.getpid()),
     ) as pool:
         # The longest walkers first, so that no core idles at the end.
         order = sorted(walkers, key=lambda walker: -len(walker.seed))
@@ -94,9 +98,9 @@ _calculator: Calculator | None = None
 _steps: Any = None
 
 
-def _start_worker(make_calculator: Callable[[], Calculator], steps: Any) -> None:
+def _start_worker(make_calculator: Callable[[], Calculator], steps: Any, parent: int) -> None:
     global _calculator, _steps
-    die_with_parent()
+    die_with_parent(parent)
     _calculator, _steps = make_calculator(), steps
 
 

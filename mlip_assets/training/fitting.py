@@ -26,11 +26,10 @@ from mlip_assets.training.trainer import TrainingError, run_trainer, verify_log
 
 _log = logging.getLogger(__name__)
 
-#: Part of the settings hash: raise it when the options below change.
-RECIPE = 1
 #: Options that hold for every fit. float32: measured equal to float64 in its errors and 1.3 times
 #: faster, and molecular dynamics runs in it. The energies converge in stage two, where their
-#: weight is raised and the learning rate lowered.
+#: weight is raised. The stress, small in eV/Å³, needs its large weight: with 100 it stays as bad
+#: as the mean predictor's, with 5000 its error is a third of that and the forces lose nothing.
 OPTIONS: dict[str, object] = {
     "model": "MACE",
     "default_dtype": "float32",
@@ -66,8 +65,12 @@ SCRATCH_OPTIONS: dict[str, object] = {
     "pair_repulsion": True,
     "distance_transform": "Agnesi",
 }
+#: Stage two: the last epochs, at a learning rate lowered by this factor.
 STAGE_TWO_SHARE = 0.25
 STAGE_TWO_SLOWDOWN = 0.2
+#: Weights that are good already are moved less. Measured on 30 silicon labels: 0.002 leaves the
+#: lowest held-out errors, 0.01 spoils them a little; from random weights 0.01 beats 0.005.
+TUNING_SLOWDOWN = 0.2
 NAME = "mace"
 #: Of either stage: the newest may be half-written when the trainer is killed.
 KEPT_CHECKPOINTS = 2
@@ -130,7 +133,8 @@ def fit_mace(
     settings_hash = fingerprint(
         settings.model_dump(exclude={"device"}),
         {
-            "recipe": RECIPE,
+            "recipe": [OPTIONS, SCRATCH_OPTIONS, STAGE_TWO_SHARE, STAGE_TWO_SLOWDOWN],
+            "tuning_slowdown": TUNING_SLOWDOWN,
             "mace": version("mace-torch"),
             "seed": seed,
             "foundation": _foundation_sha256(tuned, elements) if tuned else None,
@@ -177,6 +181,7 @@ def _train(
         _write_frames(folder / f"{name}.xyz", split.by_name[name])
     with_stress = any("REF_stress" in frame.info for frame in split.train)
     start_stage_two = max(1, round(settings.max_epochs * (1 - STAGE_TWO_SHARE)))
+    learning_rate = settings.learning_rate * (TUNING_SLOWDOWN if foundation_model else 1)
     arguments = {
         **OPTIONS,
         "name": NAME,
@@ -191,8 +196,8 @@ def _train(
         "valid_batch_size": min(settings.batch_size, len(split.valid)),
         "max_num_epochs": settings.max_epochs,
         "start_swa": start_stage_two,
-        "lr": settings.learning_rate,
-        "swa_lr": settings.learning_rate * STAGE_TWO_SLOWDOWN,
+        "lr": learning_rate,
+        "swa_lr": learning_rate * STAGE_TWO_SLOWDOWN,
         "scheduler_patience": max(5, settings.max_epochs // 10),
     }
     if foundation_model:
