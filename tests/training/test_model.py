@@ -96,7 +96,8 @@ def test_stress_has_the_sign_of_the_labels(calculator, labelled):
 
 
 def test_dynamics_with_the_potential_breaks_no_guard(calculator):
-    assert try_dynamics(bulk("Cu", cubic=True), calculator, seed=0).stopped_by is None
+    report = try_dynamics(bulk("Cu", cubic=True), calculator, n_steps=200, seed=0)
+    assert (report.n_steps, report.stopped_by) == (200, None)
 
 
 def test_the_parity_plot_is_a_picture(trained):
