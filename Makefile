@@ -7,6 +7,9 @@ CAMPAIGN ?= quickstart
 PORT ?= 3000
 BIN := $(VENV)/bin
 
+# Modules are compiled when they are first imported, not all of them now.
+PIP_FLAGS := --quiet --progress-bar off --no-compile --disable-pip-version-check
+
 export DAGSTER_HOME ?= $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 export PYTHONUNBUFFERED := 1
@@ -51,12 +54,12 @@ bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11 …")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt torch
-	CC=g++ $(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e '.[gpaw]'
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt torch
+	CC=g++ $(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[gpaw]'
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime
-	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e '.[test,dev]'
+	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[test,dev]'
 	@touch $@
 
 clean: ## remove the environment; results in data/ and history in .dagster/ stay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from upath import UPath
+
+_log = logging.getLogger(__name__)
 
 AnyPath = str | os.PathLike[str] | UPath
 
@@ -84,6 +87,30 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
         target = Path(folder) / source.name
         source.fs.get_file(source.path, str(target))
         yield target
+
+
+@contextmanager
+def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
+    """Hold a local lock file alone among processes; the system frees it when its holder dies.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process holds it, and ``wait`` is false.
+    """
+    import fcntl  # POSIX only, like the clusters this runs on
+
+    file = Path(str(path))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            _log.info("%s: waiting for another process", file)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def sha256_of_file(path: AnyPath) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from mlip_assets.campaign import Campaign, ExplorationSettings, GuardSettings, fingerprint
 from mlip_assets.dynamics.guards import broken_guard
 from mlip_assets.dynamics.trajectory import FRAME_ID_STRIDE, Part, WalkerReport, write_part
-from mlip_assets.files import write_atomically
+from mlip_assets.files import locked, write_atomically
 
 #: Frames in a part-file; a kill loses at most this many frames of a walker.
 PART_FRAMES = 50
@@ -189,8 +188,14 @@ def run_walker(
     """
     folder = root / walker.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", walker.name):
-        state = _advance(walker, calculator, folder, on_steps)
+    try:
+        with locked(folder / "lock", wait=False):
+            state = _advance(walker, calculator, folder, on_steps)
+    except BlockingIOError as error:
+        raise RuntimeError(
+            f"walker {walker.name} is being run by another process (lock in {folder}); wait for "
+            "that run to end or stop it"
+        ) from error
     return _report(walker, state)
 
 
@@ -321,18 +326,3 @@ def _report(walker: Walker, state: _Checkpoint) -> tuple[WalkerReport, tuple[Par
         stopped_by=stopped,
     )
     return report, tuple(parts)
-
-
-@contextmanager
-def _locked(path: Path, name: str) -> Iterator[None]:
-    import fcntl  # POSIX only, like the clusters this runs on
-
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(
-                f"walker {name} is being run by another process (lock on {path}); wait for that run "
-                "to end or stop it"
-            ) from error
-        yield

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.db import connect
 from numpy.typing import NDArray
 
-from mlip_assets.files import write_atomically
+from mlip_assets.files import locked, write_atomically
 from mlip_assets.labelling.engines import Calculation
 from mlip_assets.labelling.structure import ISOLATED, is_isolated
 
@@ -96,15 +96,7 @@ class LabelLedger:
 
         Waits for another process that holds it. The system frees the lock of a process that dies.
         """
-        import fcntl  # POSIX only
-
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f"{self.path.name}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _log.info("%s: waiting for another process that is labelling", self.path)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path.with_name(f"{self.path.name}.lock"), wait=True):
             if not self.path.exists():
                 self._create()
             yield

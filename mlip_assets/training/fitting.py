@@ -16,7 +16,7 @@ from ase.data import atomic_numbers
 from ase.io import write
 
 from mlip_assets.campaign import TrainingSettings, fingerprint
-from mlip_assets.files import write_atomically
+from mlip_assets.files import locked, write_atomically
 from mlip_assets.progress import Progress
 from mlip_assets.training.evaluation import Properties, metrics_of, predict, references
 from mlip_assets.training.labels import check_labels, dataset_sha256
@@ -142,28 +142,27 @@ def fit_mace(
     )
     folder = work_dir / f"{data_hash[:16]}-{settings_hash[:16]}"
     finished = folder / "result"
-    if (finished / "metrics.json").exists():
-        _log.info("training: reusing the finished model in %s", finished)
-        return TrainedModel.open(finished)
-
-    split = split_labels(
-        labelled,
-        valid_fraction=settings.valid_fraction,
-        test_fraction=settings.test_fraction,
-        seed=seed,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    _train(split, isolated_energies, settings, folder, seed, tuned, device)
-    model = _measured(
-        folder / f"{NAME}_stagetwo.model",
-        split,
-        dataset_sha256=data_hash,
-        elements=elements,
-        start_from=settings.start_from,
-        wall_s=time.monotonic() - started,
-    )
-    model.save(finished)
+    with locked(folder / "lock", wait=True):
+        if (finished / "metrics.json").exists():
+            _log.info("training: reusing the finished model in %s", finished)
+            return TrainedModel.open(finished)
+        split = split_labels(
+            labelled,
+            valid_fraction=settings.valid_fraction,
+            test_fraction=settings.test_fraction,
+            seed=seed,
+        )
+        started = time.monotonic()
+        _train(split, isolated_energies, settings, folder, seed, tuned, device)
+        model = _measured(
+            folder / f"{NAME}_stagetwo.model",
+            split,
+            dataset_sha256=data_hash,
+            elements=elements,
+            start_from=settings.start_from,
+            wall_s=time.monotonic() - started,
+        )
+        model.save(finished)
     return TrainedModel.open(finished)
 
 
