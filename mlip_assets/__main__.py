@@ -16,7 +16,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlip_assets.campaign import BUNDLED_SURROGATE, Campaign, CampaignError, load
+from mlip_assets.campaign import Campaign, CampaignError
+from resources.surrogate import load_campaign
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -40,11 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         path = _campaign_path(given.campaign)
-        campaign = load(path)
+        campaign = load_campaign(path)
         if given.command == "show":
             print(campaign.to_yaml(), end="")
             return 0
-        _require_surrogate(campaign, path)
         print(_plan(campaign))
         if given.command == "run":
             return _run(campaign, path)
@@ -58,17 +58,6 @@ def _campaign_path(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or os.sep in name:
         return Path(name)
     return Path(os.environ.get("MLIP_CAMPAIGNS", "campaigns")) / f"{name}.yaml"
-
-
-def _require_surrogate(campaign: Campaign, path: Path) -> None:
-    """Say before any compute that the surrogate lacks an element; only bundled weights are quick."""
-    from resources.surrogate import SurrogateError, bundled_elements, require_elements
-
-    if campaign.exploration.surrogate == BUNDLED_SURROGATE:
-        try:
-            require_elements(campaign.elements, bundled_elements(), BUNDLED_SURROGATE)
-        except SurrogateError as error:
-            raise CampaignError(f"{path}: {error}") from error
 
 
 def _plan(campaign: Campaign) -> str:

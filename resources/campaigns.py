@@ -8,7 +8,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from mlip_assets.campaign import Campaign, CampaignError, load
+from mlip_assets.campaign import Campaign, CampaignError
+from resources.surrogate import load_campaign
 
 
 class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -36,4 +37,4 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
                 + (f"; did you mean '{near[0]}'?" if near else "")
                 + f" Campaigns here: {', '.join(names) or 'none'}"
             )
-        return load(Path(self.folder) / f"{name}.yaml")
+        return load_campaign(Path(self.folder) / f"{name}.yaml")

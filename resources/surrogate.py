@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlip_assets.campaign import BUNDLED_SURROGATE, NAMED_SURROGATES
+from mlip_assets.campaign import (
+    BUNDLED_SURROGATE,
+    NAMED_SURROGATES,
+    Campaign,
+    CampaignError,
+    load,
+)
 from mlip_assets.files import sha256_of_file, write_atomically
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
 
@@ -110,6 +116,23 @@ class Surrogate:
             described["gpu_name"] = properties.name
             described["gpu_memory_GiB"] = round(properties.total_memory / 2**30, 1)
         return described
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Load a campaign file, and check what the bundled weights say without being loaded.
+
+    Raises
+    ------
+    CampaignError
+        As :func:`mlip_assets.campaign.load`, or the bundled surrogate lacks an element.
+    """
+    campaign = load(path)
+    if campaign.exploration.surrogate == BUNDLED_SURROGATE:
+        try:
+            require_elements(campaign.elements, bundled_elements(), BUNDLED_SURROGATE)
+        except SurrogateError as error:
+            raise CampaignError(f"{path}: {error}") from error
+    return campaign
 
 
 def bundled_elements() -> tuple[str, ...]:
