@@ -114,7 +114,7 @@ def _log_to_terminal() -> None:
 
 
 def _close_abandoned_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of this host whose process was killed as failed; nobody else would."""
+    """Mark runs of this host whose process was killed as failed, and free the pools they hold."""
     import dagster as dg
 
     running = dg.RunsFilter(
@@ -123,6 +123,7 @@ def _close_abandoned_runs(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs(running):
         if not Path(f"/proc/{run.tags[PID_TAG]}").exists():
             instance.report_run_failed(run, "its process was killed; a new run resumes its work")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:

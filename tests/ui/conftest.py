@@ -1,0 +1,121 @@
+"""A real ``dg dev`` or daemon, in a project folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+#: What a checkout has; campaigns, results and history are the test's own.
+CHECKOUT = (
+    "pyproject.toml", "dagster.yaml", "workspace.yaml", "mlip_assets", "resources", "io_managers",
+)  # fmt: skip
+#: How long a loaded machine of two cores may take to start Dagster or to make one tick.
+PATIENCE_S = 180
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A checkout of this repository in which nothing has been run."""
+
+    folder: Path
+
+    @property
+    def campaigns(self) -> Path:
+        return self.folder / "campaigns"
+
+    def log_tail(self) -> str:
+        """The last the started process has printed."""
+        log = (self.folder / "server.log").read_text(encoding="utf-8", errors="replace")
+        return "… " + log[-4000:]
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """The instance that the commands write to."""
+        with dg.DagsterInstance.from_config(str(self.folder)) as instance:
+            yield instance
+
+    def run(self, *command: str, **environment: str) -> None:
+        """Run a command to its end."""
+        subprocess.run(
+            _installed(command),
+            cwd=self.folder,
+            env=self._environment() | environment,
+            check=True,
+            timeout=300,
+        )
+
+    @contextmanager
+    def running(self, *command: str, **environment: str) -> Iterator[None]:
+        """Start a command; at the end, stop it as Ctrl-C does, and whatever it has started."""
+        with (self.folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                _installed(command),
+                cwd=self.folder,
+                env=self._environment() | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_heed_interrupts,  # noqa: PLW1509 (it takes no lock)
+            )
+        try:
+            yield
+        finally:
+            _stop(process)
+
+    def wait_for(
+        self, find: Callable[[], Found], what: str, patience_s: float = PATIENCE_S
+    ) -> Found:
+        """Poll until ``find`` gives something; fail with the end of the log."""
+        deadline = time.monotonic() + patience_s
+        while not (found := find()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{what}: not within {patience_s:g} s\n{self.log_tail()}")
+            time.sleep(0.5)
+        return found
+
+    def _environment(self) -> dict[str, str]:
+        """What ``make`` exports; what the person running the tests has set does not leak in."""
+        own = {k: v for k, v in os.environ.items() if not k.startswith(("MLIP_", "DAGSTER_"))}
+        return own | {"DAGSTER_HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A fresh project; the test works in it, for the paths in dagster.yaml are relative."""
+    for name in CHECKOUT:
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "campaigns").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return Project(tmp_path)
+
+
+def _installed(command: tuple[str, ...]) -> list[str]:
+    """The command as installed beside the Python that runs the tests."""
+    return [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+
+
+def _heed_interrupts() -> None:
+    """Undo what background jobs of a shell inherit: they, and their children, ignore these."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for how, patience_s in ((signal.SIGINT, 30), (signal.SIGKILL, 10)):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, how)
+            process.wait(patience_s)
