@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -17,14 +16,6 @@ class LabelDatabaseIOManager(FolderIOManager):
 
     value_type: ClassVar[type] = LabelledDatabase
     commit_file: ClassVar[str] = "labels.db"
-
-    def save(self, value: LabelledDatabase, folder: Path) -> None:
-        """Write both files."""
-        value.save(folder)
-
-    def open(self, folder: Path) -> LabelledDatabase:
-        """Read the labels back."""
-        return LabelledDatabase.open(folder)
 
     def describe(self, value: LabelledDatabase, path: UPath) -> dict[str, Any]:
         """Count, size, and where the export for other programs lies."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -17,14 +16,6 @@ class ModelIOManager(FolderIOManager):
 
     value_type: ClassVar[type] = TrainedModel
     commit_file: ClassVar[str] = "metrics.json"
-
-    def save(self, value: TrainedModel, folder: Path) -> None:
-        """Write the files, the metrics last."""
-        value.save(folder)
-
-    def open(self, folder: Path) -> TrainedModel:
-        """Read the metrics; the weights are loaded when they are used."""
-        return TrainedModel.open(folder)
 
     def describe(self, value: TrainedModel, path: UPath) -> dict[str, Any]:
         """Where the files are."""

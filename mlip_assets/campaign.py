@@ -369,7 +369,7 @@ def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
         files = tuple(_readable_structure(name, campaign, file) for name in campaign.seeds.files)
         updates["seeds"] = campaign.seeds.model_copy(update={"files": files})
     elif set(campaign.seeds.kinds) != {"cluster"}:  # a cluster alone needs no crystal
-        from mlip_assets.structures import find_prototype
+        from mlip_assets.structures.prototypes import find_prototype
 
         try:
             find_prototype(campaign.composition)

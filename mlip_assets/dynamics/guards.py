@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
+from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 
 from mlip_assets.campaign import GuardSettings
@@ -56,7 +57,13 @@ def close_contact(atoms: Atoms, ratio: float) -> str | None:
     """Name the worst pair nearer than ``ratio`` times the sum of its covalent radii, if any."""
     radii = ratio * covalent_radii[atoms.numbers]
     # matscipy's list takes microseconds where ASE's takes milliseconds
-    first, second, distance = neighbour_list("ijd", atoms, 2 * radii.max())
+    first, second, distance = neighbour_list(
+        "ijd",
+        cutoff=2 * radii.max(),
+        positions=atoms.positions,
+        cell=complete_cell(atoms.cell),  # a molecule may have none
+        pbc=atoms.pbc,
+    )
     margin = distance - radii[first] - radii[second]
     if len(margin) == 0 or margin.min() >= 0:
         return None

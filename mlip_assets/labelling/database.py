@@ -95,7 +95,9 @@ class LabelledDatabase:
         return np.asarray(values, dtype=np.float64)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``labels.db`` (ASE SQLite, one row a label) and ``labels.extxyz`` (MACE's keys)."""
+        """Write ``labels.extxyz`` (MACE's keys) and, last, ``labels.db`` (ASE SQLite)."""
+        with write_atomically(Path(folder) / _EXTXYZ) as temporary:
+            write(temporary, [*self.isolated, *self.labelled], format="extxyz")
         with write_atomically(Path(folder) / _DATABASE) as temporary:
             database = connect(temporary, type="db", use_lock_file=False)
             database.metadata = {
@@ -111,8 +113,6 @@ class LabelledDatabase:
             with database:
                 for atoms in (*self.isolated, *self.labelled):
                     database.write(atoms, _searchable(atoms.info), _unsearchable(atoms))
-        with write_atomically(Path(folder) / _EXTXYZ) as temporary:
-            write(temporary, [*self.isolated, *self.labelled], format="extxyz")
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:

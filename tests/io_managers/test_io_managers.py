@@ -10,6 +10,7 @@ from ase.calculators.emt import EMT
 from upath import UPath
 
 from io_managers.extxyz import ExtxyzIOManager
+from io_managers.label_database import LabelDatabaseIOManager
 from io_managers.parquet import (
     ClustersIOManager,
     DescriptorIOManager,
@@ -19,6 +20,7 @@ from io_managers.parquet import (
 from io_managers.storage import Storage
 from mlip_assets.campaign import Campaign
 from mlip_assets.dynamics import plan_walkers, run_walkers
+from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.sampling import Clusters, fit_embedding
 
 KEY = dg.AssetKey("value")
@@ -88,6 +90,26 @@ def test_trajectory_is_a_handle_and_the_manifest_decides(tmp_path):
     assert back == value
     (folder / "stray.parquet").write_bytes(b"half written")
     assert back.scalars().num_rows == value.n_frames
+
+
+@pytest.mark.parametrize("root", ["local", "memory"])
+def test_labels(root, tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(frame_id=np.int64(7), REF_energy=-1.5, REF_stress=np.eye(3), label_key="k")
+    atoms.set_array("REF_forces", np.ones((4, 3)))
+    value = LabelledDatabase([atoms], [], [], [3], 1, 0, 2.5, "hash")
+    where = tmp_path if root == "local" else "memory://labels"
+    back = through(LabelDatabaseIOManager, value, where)
+    assert back.deferred == [3]
+    assert back.labelled[0].info["frame_id"] == 7
+    assert np.array_equal(back.labelled[0].arrays["REF_forces"], np.ones((4, 3)))
+
+
+def test_a_folder_without_its_commit_file_does_not_count(tmp_path):
+    manager = LabelDatabaseIOManager(storage=Storage(root=str(tmp_path)))
+    (tmp_path / "labels.extxyz").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"has no labels\.db"):
+        manager.read(UPath(tmp_path))
 
 
 def test_wrong_column_is_named(tmp_path):
