@@ -13,6 +13,7 @@ PIP_FLAGS := --quiet --progress-bar off --no-compile --disable-pip-version-check
 export DAGSTER_HOME ?= $(CURDIR)
 export OMP_NUM_THREADS ?= 1
 export PYTHONUNBUFFERED := 1
+export DAGSTER_DISABLE_TELEMETRY := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
 .PHONY: help run check-campaign show-campaign ui test lint bench bundled-model clean
@@ -43,7 +44,7 @@ lint: $(VENV)/.development ## style, types, import contracts, Dagster definition
 	$(BIN)/dg check defs
 
 bench: $(VENV)/.development ## the benchmarks in full
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-json=benchmark.json -m ''
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-json=benchmark.json
 
 bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about an hour)
 	$(BIN)/pip install -c constraints.txt -e '.[teacher]'

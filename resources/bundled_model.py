@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlip_assets.files import write_atomically
+from mlip_assets.training import state_dict_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -136,19 +136,6 @@ def export_model(
         np.savez_compressed(stream, **state)
     with write_atomically(folder / f"{name}.json") as aside:
         aside.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-
-
-def state_dict_sha256(module: torch.nn.Module) -> str:
-    """Hash names, types, shapes and bytes of the state dict, in the sorted order of the names.
-
-    Unlike the hash of a ``.model`` file it is the same for every save of the same weights.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def _to_json(key: str, value: Any) -> Any:

@@ -1,9 +1,9 @@
 """Make the bundled surrogate again: ``python scripts/distil_bundled_model.py --work DIR``.
 
 A small MACE learns from CHGNet (weights in its wheel) and, for pure argon, from the Lennard-Jones
-potential: prototypes and short teacher MD first, then twice the student's own MD labelled by the
-teacher, then a polish that puts weight on crystals near rest. Every stage leaves a file in DIR and is skipped when that file is there,
-so a killed run goes on where it stopped. One core, about an hour when it is free.
+potential, in three rounds: prototypes and short teacher MD first, then twice the student's own MD
+labelled by the teacher. Every stage leaves a file in DIR and is skipped when that file is there, so
+a killed run goes on where it stopped. About an hour on one free core.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from ase.spacegroup import crystal
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from mlip_assets.files import write_atomically
 from mlip_assets.progress import Progress
+from mlip_assets.training import state_dict_sha256
 from resources.bundled_model import (
     BUNDLED_FOLDER,
     BUNDLED_NAME,
     export_model,
     load_model,
-    state_dict_sha256,
 )
 
 LOG = logging.getLogger("distil")
@@ -76,7 +76,7 @@ ARCHITECTURE = {
 
 @dataclass(frozen=True)
 class Round:
-    """One training: MD steps of the student before it (0: no new frames), and how it is fitted.
+    """One training: MD steps of the student before it, and how it is fitted.
 
     Errors of a few meV/Å are all of argon's physics and nothing to silicon's, so argon frames
     weigh ``argon_weight`` times the others. Frames with no force above 0.5 eV/Å carry lattice
@@ -101,7 +101,6 @@ ROUNDS = (
     Round(0, 36, 0.01, batch_size=8, argon_weight=60.0, quiet_weight=1.0),
     Round(150, 10, 0.005, batch_size=16, argon_weight=60.0, quiet_weight=1.0),
     Round(150, 16, 0.005, batch_size=16, argon_weight=250.0, quiet_weight=12.0),
-    Round(0, 6, 0.003, batch_size=16, argon_weight=250.0, quiet_weight=80.0),
 )
 
 
@@ -627,8 +626,7 @@ def distil(work: Path, seed: int) -> Path:
             frames = explore(student(model), number, n_steps, n_steps // 10, seed)
             return teachers.label_all(frames, f"round {number}")
 
-        if settings.md_steps:
-            data += kept(work / f"round{number}.xyz", visited)
+        data += kept(work / f"round{number}.xyz", visited)
         name = f"student{number}"
         model = fit(work, name, data, energies, settings, seed=seed + number, parent=model)
     return model

@@ -8,8 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.build import bulk
 from ase.db import connect
+
+from resources.surrogate import find_surrogate
 
 ROOT = Path(__file__).parents[1]
 
@@ -85,3 +89,11 @@ def test_kill_minus_nine_at_every_stage(run):
     said = run.log.read_text()
     assert re.search(r"DFT calls +0 made, \d+ saved", said)
     assert (campaign / "model" / "metrics.json").exists()
+
+    surrogate = find_surrogate(
+        str(campaign / "model" / "model.model"), device="cpu", dtype="float32"
+    )
+    surrogate.require_elements(["Si"])  # as the next campaign's exploration.surrogate
+    atoms = bulk("Si")
+    atoms.calc = surrogate.calculator()
+    assert np.isfinite(atoms.get_forces()).all()

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.units import GPa
 
+from mlip_assets.training import state_dict_sha256
 from resources.bundled_model import (
     BUNDLED_FOLDER,
     BUNDLED_NAME,
@@ -21,7 +22,6 @@ from resources.bundled_model import (
     load_bundled,
     load_model,
     read_description,
-    state_dict_sha256,
 )
 
 ELEMENTS = ["O", "Na", "Mg", "Al", "Si", "Cl", "Ar", "Cu"]
