@@ -31,26 +31,31 @@ class Progress:
         self.done = self._first = already_done
         self._every_s = every_s
         self._started = self._told = self._clock()
+        self._under_way = False
         if already_done:
             _log.info("%s: resuming, %d of %d %s already done", label, already_done, total, unit)
 
     def advance(self, n: int = 1) -> None:
-        """Count ``n`` more units; the first few seconds and the very last unit are always told."""
-        self.done += n
+        """Count ``n`` more units, and tell when it is time to, or when all is done."""
         now = self._clock()
+        self.done += n
+        if not self._under_way and 100 * n <= self.total:
+            # The first of many units paid for loading a model; the rate must not.
+            self._started, self._first = now, self.done
+        self._under_way = True
         if now - self._told >= self._every_s or self.done >= self.total:
             self._told = now
             _log.info(self.sentence(now - self._started))
 
     def sentence(self, elapsed_s: float) -> str:
         """Say where things stand: ``MD: 40/80 steps (50 %), 8.0 steps/s, ETA 0:05``."""
-        rate = (self.done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
         percent = 100 * self.done / self.total if self.total else 100.0
-        ahead = f", ETA {_clock_face((self.total - self.done) / rate)}" if rate > 0 else ""
+        said = f"{self.label}: {self.done}/{self.total} {self.unit} ({percent:.0f} %)"
+        rate = (self.done - self._first) / elapsed_s if elapsed_s > 0 else 0.0
+        if rate == 0:
+            return said
         speed = f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{rate * 60:.1f} {self.unit}/min"
-        return (
-            f"{self.label}: {self.done}/{self.total} {self.unit} ({percent:.0f} %), {speed}{ahead}"
-        )
+        return f"{said}, {speed}, ETA {_clock_face((self.total - self.done) / rate)}"
 
 
 def _clock_face(seconds: float) -> str:
