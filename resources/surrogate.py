@@ -78,6 +78,9 @@ class Surrogate:
 
         if self.device == "cpu":
             torch.set_num_threads(1)  # more threads slow small cells down; walkers run in parallel
+            # Fused kernels replace the others after a warm-up and round differently: without this,
+            # a walker that resumes in a new process would leave its unbroken course.
+            torch.jit.set_fusion_strategy([])
         return MACECalculator(models=[self.module()], device=self.device, default_dtype=self.dtype)
 
     def elements(self) -> tuple[str, ...]:

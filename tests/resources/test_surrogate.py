@@ -101,6 +101,26 @@ def test_precisions_agree():
     assert np.abs(forces[0] - forces[1]).max() < 1e-4
 
 
+def test_a_walker_on_mace_resumes_bit_for_bit(tmp_path):
+    """In a process whose model is warm, and with one freshly loaded: the same float32 frames."""
+    from mlip_assets.dynamics import plan_walkers, run_walkers
+
+    def explored(folder, n_steps):
+        atoms = bulk("Si", cubic=True)
+        atoms.info.update(seed_name="crystal", seed_kind="crystal")
+        exploration = {"n_steps": n_steps, "sample_every": 1, "temperatures_K": [1200]}
+        campaign = Campaign(
+            name="si", composition="Si", exploration=exploration, sampling={"n_samples": 1}
+        )
+        walkers = plan_walkers(campaign, [atoms], bundled().sha256)
+        batches = run_walkers(walkers, bundled().calculator, folder).iter_batches()
+        return np.concatenate([np.ravel(b["positions"].flatten().to_numpy()) for b in batches])
+
+    unbroken = explored(tmp_path / "unbroken", 120)
+    explored(tmp_path / "resumed", 50)
+    assert np.array_equal(explored(tmp_path / "resumed", 120), unbroken)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="torch sees no CUDA device on this machine")
 def test_nvidia_smi_lists_this_process_while_md_runs(tmp_path):
