@@ -3,6 +3,7 @@
 import os
 import pickle
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mlip_assets.files import sha256_of_file
 from resources.mace import MaceResource
 from resources.surrogate import MACE_TORCH_NAMES, SurrogateError, find_device, find_surrogate
 
+ROOT = Path(__file__).parents[2]
 CUDA = torch.cuda.is_available()
 
 
@@ -101,8 +103,21 @@ def test_precisions_agree():
     assert np.abs(forces[0] - forces[1]).max() < 1e-4
 
 
+def test_the_first_call_in_a_process_gives_the_bits_of_the_later_ones():
+    """Else a walker that resumes in a new process would leave its unbroken course."""
+    code = (
+        "import numpy as np; from ase.build import bulk\n"
+        "from resources.surrogate import find_surrogate\n"
+        "calculator = find_surrogate('bundled', device='cpu', dtype='float32').calculator()\n"
+        "atoms = bulk('Si', cubic=True); atoms.calc = calculator\n"
+        "atoms.positions += np.random.default_rng(0).normal(0, 0.1, (8, 3))\n"
+        "calls = [(calculator.reset(), atoms.get_forces().tobytes())[1] for _ in range(6)]\n"
+        "assert len(set(calls)) == 1, [call == calls[-1] for call in calls]\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
+
+
 def test_a_walker_on_mace_resumes_bit_for_bit(tmp_path):
-    """In a process whose model is warm, and with one freshly loaded: the same float32 frames."""
     from mlip_assets.dynamics import plan_walkers, run_walkers
 
     def explored(folder, n_steps):
