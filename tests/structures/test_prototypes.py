@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import spglib
 from ase.build import bulk
 from ase.data import atomic_numbers, reference_states
 from ase.neighborlist import neighbor_list
@@ -33,7 +34,6 @@ def test_cubic_element_has_the_lattice_constant_of_ase(symbol: str) -> None:
     ],
 )
 def test_symmetry(symbol: str, n_atoms: int, spacegroup: int) -> None:
-    spglib = pytest.importorskip("spglib")
     atoms = find_prototype(symbol)
     found = spglib.get_spacegroup((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers))
     assert len(atoms) == n_atoms
