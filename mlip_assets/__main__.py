@@ -121,9 +121,19 @@ def _close_abandoned_runs(instance: dg.DagsterInstance) -> None:
         statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()}
     )
     for run in instance.get_runs(running):
-        if not Path(f"/proc/{run.tags[PID_TAG]}").exists():
+        if not _is_alive(int(run.tags[PID_TAG])):
             instance.report_run_failed(run, "its process was killed; a new run resumes its work")
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _metadata(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:

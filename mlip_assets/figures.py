@@ -123,6 +123,19 @@ def descriptor_plot(matrix: DescriptorMatrix) -> bytes:
     return _png(figure)
 
 
+def descriptor_table(matrix: DescriptorMatrix) -> dg.MetadataValue:
+    """How long the vectors are and how much the features vary, over the first batch of frames."""
+    _, rows = next(matrix.iter_batches(4096))
+    measures = {
+        "norm of a frame's vector": np.linalg.norm(rows, axis=1),
+        "standard deviation of a feature": rows.std(axis=0),
+    }
+    return table(
+        {"quantity": name, "least": v.min(), "median": np.median(v), "greatest": v.max()}
+        for name, v in measures.items()
+    )
+
+
 def component_table(embedding: Embedding) -> dg.MetadataValue:
     """Variance explained by every component."""
     ratios = embedding.explained_variance_ratio

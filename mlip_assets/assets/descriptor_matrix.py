@@ -39,6 +39,7 @@ def descriptor_matrix(
             "n_frames": matrix.n_frames,
             "n_features": matrix.n_features,
             "settings": campaign.descriptors.model_dump(),
+            "statistics": figures.descriptor_table(matrix),
             "picture": figures.markdown(figures.descriptor_plot(matrix)),
         },
         check_results=[

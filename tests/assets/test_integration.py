@@ -101,6 +101,7 @@ def test_metadata_tells_model_hash_device_and_shows_a_picture(explored):
     for event in result.get_asset_materialization_events():
         metadata = event.step_materialization_data.materialization.metadata
         assert metadata["picture"].value.startswith("![picture](data:image/png;base64,")
+        assert any(type(value).__name__ == "TableMetadataValue" for value in metadata.values())
         assert metadata["wall_s"].value >= 0
         assert metadata["size_bytes"].value > 0
         assert metadata["dagster/partition_row_count"].value > 0
