@@ -1,0 +1,102 @@
+"""Frames and settings as a descriptor is given them, checked once for every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from ase.geometry import complete_cell
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Average = Literal["off", "inner", "outer"]
+
+#: A cell is flat when its volume is this small beside the product of its edges.
+_FLAT = 1e-6
+
+
+def checked_frames(
+    positions: ArrayLike, cells: ArrayLike, pbc: ArrayLike, numbers: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Arrays of full shape: positions, completed cells, pbc and numbers."""
+    xyz = np.asarray(positions, dtype=np.float64)
+    xyz = xyz[None] if xyz.ndim == 2 else xyz
+    if xyz.ndim != 3 or xyz.shape[2] != 3 or xyz.shape[1] == 0:
+        raise ValueError(
+            f"positions: shape {np.shape(positions)}; need (n_frames, n_atoms, 3) with atoms in it"
+        )
+    z = np.asarray(numbers)
+    if z.shape != xyz.shape[1:2] or z.dtype.kind not in "iu":
+        raise ValueError(
+            f"numbers: shape {z.shape} of {z.dtype}; need {xyz.shape[1]} integers, one for each "
+            "atom in positions"
+        )
+    try:
+        given = np.broadcast_to(np.asarray(cells, dtype=np.float64), (len(xyz), 3, 3))
+        periodic = np.broadcast_to(np.asarray(pbc, dtype=bool), (len(xyz), 3))
+    except ValueError as error:
+        raise ValueError(
+            f"cells: shape {np.shape(cells)}, pbc: shape {np.shape(pbc)}; for {len(xyz)} frames "
+            f"need (3, 3) or ({len(xyz)}, 3, 3), and (3,) or ({len(xyz)}, 3)"
+        ) from error
+    for name, values in (("positions", xyz), ("cells", given)):
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
+        if len(bad):
+            raise ValueError(f"{name}: frame {bad[0]} holds NaN or infinite values")
+    lattice = _completed_cells(given, periodic)
+    return xyz, lattice, periodic, z.astype(np.int64)
+
+
+def _completed_cells(
+    given: NDArray[np.float64], periodic: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Cells whose missing non-periodic vectors are filled in; periodic ones must be independent."""
+    full = np.empty_like(given)
+    for frame, (cell, axes) in enumerate(zip(given, periodic, strict=True)):
+        vectors = cell[axes]
+        extent = np.sqrt(abs(np.linalg.det(vectors @ vectors.T)))
+        if axes.any() and extent <= _FLAT * np.linalg.norm(vectors, axis=1).prod():
+            raise ValueError(
+                f"cells: the periodic vectors of frame {frame} span no volume: {vectors.tolist()}"
+            )
+        full[frame] = complete_cell(np.where(axes[:, None], cell, 0.0))
+    return full
+
+
+def checked_species(species: Sequence[str | int], z: NDArray[np.int64]) -> list[int]:
+    """Atomic numbers of ``species``, sorted and each once; every atom must be among them."""
+    known = {atomic_numbers.get(s, 0) if isinstance(s, str) else int(s) for s in species}
+    if not known or min(known) < 1 or max(known) >= len(chemical_symbols):
+        raise ValueError(f"species: {list(species)} must name one or more chemical elements")
+    foreign = sorted(set(z.tolist()) - known)
+    if foreign:
+        raise ValueError(
+            f"numbers: {foreign} are not among the species "
+            f"{[chemical_symbols[number] for number in sorted(known)]}"
+        )
+    return sorted(known)
+
+
+def check_settings(
+    r_cut: float,
+    n_max: int,
+    l_max: int,
+    sigma: float,
+    average: str,
+    dtype: DTypeLike,
+    n_threads: int,
+) -> None:
+    """Raise ValueError for the first setting out of its range."""
+    checks = (
+        ("r_cut", r_cut, np.isfinite(r_cut) and r_cut > 1, "a radius of more than 1 Å"),
+        ("n_max", n_max, n_max >= 1, "at least 1"),
+        ("l_max", l_max, 0 <= l_max <= 20, "from 0 to 20"),
+        ("sigma", sigma, np.isfinite(sigma) and sigma > 0, "a width of more than 0 Å"),
+        ("average", average, average in {"off", "inner", "outer"}, "'off', 'inner' or 'outer'"),
+        ("dtype", dtype, np.dtype(dtype) in {np.dtype("f4"), np.dtype("f8")}, "float32 or float64"),
+        ("n_threads", n_threads, n_threads >= 1, "at least 1"),
+    )
+    for name, value, good, wanted in checks:
+        if not good:
+            raise ValueError(f"{name}: {value!r}; need {wanted}")
