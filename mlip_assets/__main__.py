@@ -168,9 +168,9 @@ def _summary(campaign: Campaign, result: dg.ExecuteInProcessResult, wall_s: floa
     if model := made.get("model"):
         lines.append(
             f"model errors      forces {model['test_force_rmse_meV_per_A']:.0f} meV/Å (mean predictor "
-            f"{model['test_force_rmse_mean_predictor_meV_per_A']:.0f}), energy "
+            f"{model['naive_force_rmse_meV_per_A']:.0f}), energy "
             f"{model['test_energy_rmse_meV_per_atom']:.1f} meV/atom "
-            f"({model['test_energy_rmse_mean_predictor_meV_per_atom']:.1f}), on held-out labels"
+            f"({model['naive_energy_rmse_meV_per_atom']:.1f}), on held-out labels"
         )
     lines += [f"{asset:<22}{_near(values['path'])}" for asset, values in made.items()]
     for check in result.get_asset_check_evaluations():

@@ -60,8 +60,8 @@ def model(
         value=trained,
         metadata={
             **errors,
-            "test_force_rmse_mean_predictor_meV_per_A": naive["force_rmse_meV_per_A"],
-            "test_energy_rmse_mean_predictor_meV_per_atom": naive["energy_rmse_meV_per_atom"],
+            "naive_force_rmse_meV_per_A": naive["force_rmse_meV_per_A"],
+            "naive_energy_rmse_meV_per_atom": naive["energy_rmse_meV_per_atom"],
             "weights_sha256": trained.weights_sha256,
             "dataset_sha256": trained.dataset_sha256,
             "started_from": trained.start_from,
