@@ -5,7 +5,7 @@ import numpy as np
 
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
-from mlip_assets.sampling import Clusters, Embedding, count_distinct_points, fit_clusters
+from mlip_assets.sampling import Clusters, Embedding, default_n_clusters, fit_clusters
 from resources.campaigns import CampaignFolder
 
 
@@ -22,9 +22,7 @@ def clusters(
     """Clusters of the embedded frames, components weighted by the variance they explain."""
     campaign = campaigns.load(context.partition_key)
     sampling = campaign.sampling
-    n_clusters = sampling.n_clusters or min(
-        sampling.n_samples, count_distinct_points(pca_embedding)
-    )
+    n_clusters = sampling.n_clusters or default_n_clusters(pca_embedding, sampling.n_samples)
     found = fit_clusters(
         pca_embedding, n_clusters=n_clusters, algorithm=sampling.clustering, seed=campaign.seed
     )

@@ -39,15 +39,17 @@ def model(
     The test frames are near-duplicates of no training frame. A killed training resumes.
     """
     campaign = campaigns.load(context.partition_key)
-    surrogate = mace.surrogate(campaign)
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
+    tuned = None
+    if campaign.training.start_from == "surrogate":
+        tuned = mace.surrogate(campaign).save_model(work / "surrogate.model")
     trained = fit_mace(
         labelled_db.labelled,
         labelled_db.isolated_energies,
         campaign.training,
         work_dir=work,
         seed=campaign.seed,
-        foundation_model=surrogate.save_model(work / "surrogate.model"),
+        foundation_model=tuned,
         device=find_device(campaign.training.device, "training.device"),
     )
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mlip_assets.sampling.clustering import Clusters, count_distinct_points, fit_clusters
+from mlip_assets.sampling.clustering import (
+    Clusters,
+    count_distinct_points,
+    default_n_clusters,
+    fit_clusters,
+)
 from mlip_assets.sampling.coverage import Coverage, coverage_against_random, coverage_score
 from mlip_assets.sampling.direct import DirectSelection, direct_select
 from mlip_assets.sampling.embedding import DescriptorSource, Embedding, fit_embedding
@@ -18,6 +23,7 @@ __all__ = [
     "count_distinct_points",
     "coverage_against_random",
     "coverage_score",
+    "default_n_clusters",
     "direct_select",
     "fit_clusters",
     "fit_embedding",

@@ -95,6 +95,11 @@ def count_distinct_points(embedding: Embedding) -> int:
     return len(_distinct_points(embedding.scores)[0])
 
 
+def default_n_clusters(embedding: Embedding, n_samples: int) -> int:
+    """One cluster a sample, or one a distinct point where there are fewer."""
+    return min(n_samples, count_distinct_points(embedding))
+
+
 def _distinct_points(
     scores: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlip_assets.sampling.clustering import (
     Algorithm,
     Clusters,
-    count_distinct_points,
+    default_n_clusters,
     fit_clusters,
 )
 from mlip_assets.sampling.embedding import Embedding, fit_embedding
@@ -90,7 +90,7 @@ def direct_select(
         descriptors[by_id], ids[by_id], variance=variance, n_components=n_components
     )
     if n_clusters is None:
-        n_clusters = min(n_samples, count_distinct_points(embedding))
+        n_clusters = default_n_clusters(embedding, n_samples)
     clusters = fit_clusters(embedding, n_clusters, algorithm=clustering, seed=seed)
     selection = select_stratified(clusters, n_samples)
     rows = by_id[selection.indices]
