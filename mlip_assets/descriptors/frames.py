@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
-from ase.geometry import complete_cell
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-Average = Literal["off", "inner", "outer"]
+Average = Literal["off", "inner", "outer", "species"]
+Compression = Literal["off", "mu2", "mu1nu1", "crossover"]
+RadialAccuracy = Literal["standard", "fine"]
+Engine = Literal["numba", "loops", "dscribe"]
 
 #: A cell is flat when its volume is this small beside the product of its edges.
 _FLAT = 1e-6
+
+#: Positions farther out than this have lost the digits that distances need; Å.
+_FARTHEST = 1e7
 
 
 def checked_frames(
@@ -44,6 +49,9 @@ def checked_frames(
         bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
         if len(bad):
             raise ValueError(f"{name}: frame {bad[0]} holds NaN or infinite values")
+        far = np.flatnonzero((np.abs(values) > _FARTHEST).any(axis=(1, 2)))
+        if len(far):
+            raise ValueError(f"{name}: frame {far[0]} reaches beyond {_FARTHEST:g} Å")
     lattice = _completed_cells(given, periodic)
     return xyz, lattice, periodic, z.astype(np.int64)
 
@@ -51,16 +59,25 @@ def checked_frames(
 def _completed_cells(
     given: NDArray[np.float64], periodic: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Cells whose missing non-periodic vectors are filled in; periodic ones must be independent."""
-    full = np.empty_like(given)
-    for frame, (cell, axes) in enumerate(zip(given, periodic, strict=True)):
-        vectors = cell[axes]
-        extent = np.sqrt(abs(np.linalg.det(vectors @ vectors.T)))
-        if axes.any() and extent <= _FLAT * np.linalg.norm(vectors, axis=1).prod():
-            raise ValueError(
-                f"cells: the periodic vectors of frame {frame} span no volume: {vectors.tolist()}"
-            )
-        full[frame] = complete_cell(np.where(axes[:, None], cell, 0.0))
+    """Cells whose non-periodic vectors are unit normals; the periodic ones must be independent."""
+    full = np.where(periodic[..., None], given, 0.0)
+    for pattern in np.unique(periodic, axis=0):
+        those = np.flatnonzero((periodic == pattern).all(axis=1))
+        vectors = full[those][:, pattern]
+        if pattern.any():
+            # singular values of the vectors, each divided by its length
+            lengths = np.linalg.norm(vectors, axis=2, keepdims=True)
+            directions = vectors / np.where(lengths > 0, lengths, 1.0)
+            extent = np.linalg.svd(directions, compute_uv=False).prod(axis=1)
+            flat = those[extent <= _FLAT]
+            if len(flat):
+                raise ValueError(
+                    f"cells: the periodic vectors of frame {flat[0]} span no volume: "
+                    f"{full[flat[0]][pattern].tolist()}"
+                )
+        # the last right singular vectors are normal to all periodic vectors
+        normals = np.linalg.svd(full[those])[2][:, pattern.sum() :]
+        full[np.ix_(those, ~pattern)] = normals
     return full
 
 
@@ -93,10 +110,52 @@ def check_settings(
         ("n_max", n_max, n_max >= 1, "at least 1"),
         ("l_max", l_max, 0 <= l_max <= 20, "from 0 to 20"),
         ("sigma", sigma, np.isfinite(sigma) and sigma > 0, "a width of more than 0 Å"),
-        ("average", average, average in {"off", "inner", "outer"}, "'off', 'inner' or 'outer'"),
+        ("average", average, average in get_args(Average), f"one of {get_args(Average)}"),
         ("dtype", dtype, np.dtype(dtype) in {np.dtype("f4"), np.dtype("f8")}, "float32 or float64"),
         ("n_threads", n_threads, n_threads >= 1, "at least 1"),
     )
     for name, value, good, wanted in checks:
         if not good:
             raise ValueError(f"{name}: {value!r}; need {wanted}")
+
+
+def check_choices(compression: str, radial_table: str, engine: str) -> None:
+    """Raise ValueError for the first choice that does not exist."""
+    for name, value, choices in (
+        ("compression", compression, get_args(Compression)),
+        ("radial_table", radial_table, get_args(RadialAccuracy)),
+        ("engine", engine, get_args(Engine)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name}: {value!r}; need one of {choices}")
+
+
+def channel_pairs(n_species: int, compression: Compression = "off") -> list[tuple[int, int]]:
+    """Pairs of densities that are multiplied; ``n_species`` stands for the sum of all species.
+
+    The densities are those of Darby, Kermode and Csányi, npj Comput. Mater. 8, 166 (2022).
+    """
+    each = range(n_species)
+    if compression == "off":
+        return [(one, other) for one in each for other in range(one, n_species)]
+    if compression == "crossover":
+        return [(one, one) for one in each]
+    if compression == "mu1nu1":
+        return [(one, n_species) for one in each]
+    return [(n_species, n_species)]
+
+
+def n_soap_features(
+    n_species: int,
+    n_max: int,
+    l_max: int,
+    *,
+    compression: Compression = "off",
+    average: Average = "outer",
+) -> int:
+    """Length of one power spectrum: every unordered pair of (species, n) channels for every l."""
+    each = sum(
+        n_max * (n_max + 1) // 2 if one == other else n_max**2
+        for one, other in channel_pairs(n_species, compression)
+    )
+    return each * (l_max + 1) * (n_species if average == "species" else 1)

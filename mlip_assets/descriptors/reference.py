@@ -8,6 +8,10 @@ are those of Bartók, Kondor and Csányi, Phys. Rev. B 87, 184115 (2013). The ra
 functions g_nl and the normalisation of the power spectrum are those of Himanen et al., Comput.
 Phys. Commun. 247, 106949 (2020), section on SOAP, as dscribe 2.1.2 computes them without
 compression. Only the checks of the input are shared with other implementations.
+
+Sums over radial functions cancel, so that float64 leaves 10⁻¹² of a spectrum with ``n_max`` 10.
+Everything but the positions is therefore computed in NumPy's longest floating-point type, which has
+64 bits for the mantissa on x86.
 """
 
 # ruff: noqa: E741 - l is the angular momentum
@@ -27,10 +31,11 @@ from mlip_assets.descriptors.frames import (
     check_settings,
     checked_frames,
     checked_species,
+    n_soap_features,
 )
-from mlip_assets.descriptors.soap import n_soap_features
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
+Extended = np.longdouble
 
 #: Both the radial functions and the atomic Gaussians count as gone at this fraction of one.
 _DECAYED = 1e-3
@@ -74,17 +79,18 @@ def soap_power_spectrum(
     kinds = checked_species(species, z)
     check_settings(r_cut, n_max, l_max, sigma, average, dtype, n_threads)
     basis = [gto_basis(r_cut, n_max, l) for l in range(l_max + 1)]
-    # an atom beyond r_cut still reaches inside with the tail of its Gaussian
-    radius = r_cut + sigma * sqrt(-2 * np.log(_DECAYED))
+    radius = neighbour_radius(r_cut, sigma)
 
     shape = (len(z),) if average == "off" else ()
     features = np.empty(
-        (len(xyz), *shape, n_soap_features(len(kinds), n_max, l_max)), dtype=np.dtype(dtype)
+        (len(xyz), *shape, n_soap_features(len(kinds), n_max, l_max, average=average)),
+        dtype=np.dtype(dtype),
     )
     for frame, (x, cell, axes) in enumerate(zip(xyz, lattice, periodic, strict=True)):
-        c = [np.empty((len(z), len(kinds), n_max, 2 * l + 1)) for l in range(l_max + 1)]
+        c = [np.empty((len(z), len(kinds), n_max, 2 * l + 1), Extended) for l in range(l_max + 1)]
         for atom, centre in enumerate(x):
             owner, vectors = neighbours(centre, x, cell, axes, radius)
+            vectors = vectors.astype(Extended)
             for kind, number in enumerate(kinds):
                 expansion = expand_density(vectors[z[owner] == number], basis, sigma)
                 for l, c_l in enumerate(expansion):
@@ -93,9 +99,18 @@ def soap_power_spectrum(
             features[frame] = power_spectrum(c)
         elif average == "inner":
             features[frame] = power_spectrum([c_l.mean(axis=0) for c_l in c])
-        else:
+        elif average == "outer":
             features[frame] = power_spectrum(c).mean(axis=0)
+        else:
+            members = (z == np.array(kinds)[:, None]).astype(Extended)
+            counts = np.maximum(members.sum(axis=1, keepdims=True), 1)
+            features[frame] = (members / counts @ power_spectrum(c)).ravel()
     return features
+
+
+def neighbour_radius(r_cut: float, sigma: float) -> float:
+    """Where atoms end to count, Å: beyond r_cut the tail of a Gaussian still reaches inside."""
+    return r_cut + sigma * sqrt(-2 * np.log(_DECAYED))
 
 
 def neighbours(
@@ -209,7 +224,7 @@ def expand_density(
     ``basis`` holds α and β of :func:`gto_basis` for every l; for every l comes one array of
     shape (n_max, 2l + 1), its columns those of :func:`solid_harmonics`.
     """
-    eta = 1 / (2 * sigma**2)
+    eta = 1 / (2 * Extended(sigma) ** 2)
     r2 = (vectors**2).sum(axis=1)
     coefficients = []
     for l, (alpha, beta) in enumerate(basis):

@@ -10,7 +10,6 @@ from ase.build import bulk, fcc111, molecule
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
-from mlip_assets.descriptors import soap_power_spectrum as production
 from mlip_assets.descriptors.reference import (
     expand_density,
     gto_basis,
@@ -135,20 +134,6 @@ def test_equals_dscribe_with_species_that_are_absent(average: str) -> None:
     ours = spectrum(rocksalt(), **settings)
     assert_same(ours, dscribe(rocksalt(), **settings), DSCRIBE)
     assert_same(ours[ours != 0], spectrum(rocksalt(), average=average).ravel(), 1e-13)
-
-
-@pytest.mark.parametrize("average", AVERAGES)
-@pytest.mark.parametrize("frame", FRAMES)
-def test_production_code_equals_the_reference(frame: Any, average: Any) -> None:
-    atoms = frame()
-    atoms.positions += (
-        np.random.default_rng(0).integers(-4, 5, (len(atoms), 3)) * atoms.pbc @ (atoms.cell[:])
-    )
-    settings: dict[str, Any] = {"species": ["C", "H", *set(atoms.symbols)], "average": average}
-    theirs = production(
-        atoms.positions, atoms.cell[:], atoms.pbc, atoms.numbers, **HYPER, **settings
-    )[0]
-    assert_same(spectrum(atoms, **settings), theirs, 1e-10)
 
 
 @pytest.mark.parametrize("frame", [rocksalt, triclinic, ethanol, slab])

@@ -1,0 +1,136 @@
+"""The radial functions of SOAP as a table of piecewise polynomials."""
+
+# ruff: noqa: E741 - l is the angular momentum
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlip_assets.descriptors.frames import RadialAccuracy
+from mlip_assets.descriptors.layout import padded_channels
+from mlip_assets.descriptors.reference import Array, Extended, gto_basis, neighbour_radius
+
+#: Degree of the polynomials, and the error allowed beside the largest value of each l.
+_ACCURACY: dict[RadialAccuracy, tuple[int, float]] = {"standard": (3, 2e-8), "fine": (5, 1e-12)}
+
+#: More intervals than this would no longer fit a processor's cache.
+_MOST_INTERVALS = 8192
+
+
+@dataclass(frozen=True)
+class RadialTable:
+    """R_nl(r), the overlap of a Gaussian at distance r with the radial function g_nl.
+
+    c_nlm is then Σ_i R_nl(r_i) Y_lm(r̂_i) over the neighbours i.
+
+    Attributes
+    ----------
+    values
+        (n_intervals, l_max + 1, degree + 1, channels) coefficients of the powers of the place
+        within the interval, from 0 to 1; channels beyond n_max are zero.
+    at_centre
+        (channels,) R_n0 at r = 0, where an atom finds itself.
+    radius
+        Where the last interval ends and neighbours end to count, Å.
+    """
+
+    values: NDArray[np.float64]
+    at_centre: NDArray[np.float64]
+    radius: float
+
+    @property
+    def degree(self) -> int:
+        """Degree of the polynomials."""
+        return int(self.values.shape[2]) - 1
+
+    @property
+    def inverse_spacing(self) -> float:
+        """Intervals in 1 Å."""
+        return len(self.values) / self.radius
+
+    def __call__(self, r: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values (n, l_max + 1, channels) at distances (n,) in Å, as the kernels compute them."""
+        place = np.asarray(r) * self.inverse_spacing
+        interval = np.minimum(place.astype(int), len(self.values) - 1)
+        powers = (place - interval)[:, None] ** np.arange(self.degree + 1)
+        values: NDArray[np.float64] = np.einsum("ip,ilpn->iln", powers, self.values[interval])
+        return values
+
+
+@lru_cache(maxsize=32)
+def radial_table(
+    r_cut: float, n_max: int, l_max: int, sigma: float, accuracy: RadialAccuracy
+) -> RadialTable:
+    """Table with as few intervals as the accuracy allows.
+
+    In each interval the polynomial goes through the values at the Chebyshev nodes. The number of
+    intervals is doubled until the values between the nodes are met as well.
+
+    Raises
+    ------
+    ValueError
+        The radial functions are linearly dependent, or too steep for any table.
+    """
+    degree, tolerance = _ACCURACY[accuracy]
+    radius = neighbour_radius(r_cut, sigma)
+    basis = [gto_basis(r_cut, n_max, l) for l in range(l_max + 1)]
+    x = np.cos(np.pi * (np.arange(degree + 1, dtype=Extended) + 0.5) / (degree + 1))
+    to_powers = _inverse(((x[:, None] + 1) / 2) ** np.arange(degree + 1))
+    between = np.linspace(0, 1, 4 * degree + 1, dtype=Extended)
+
+    n_intervals = 64
+    while n_intervals <= _MOST_INTERVALS:
+        spacing = Extended(radius) / n_intervals
+        starts = np.arange(n_intervals)[:, None]
+        nodes = overlaps((starts + (x + 1) / 2) * spacing, basis, sigma)
+        coefficients = np.einsum("pk,ikln->ilpn", to_powers, nodes)
+        values = np.zeros((n_intervals, l_max + 1, degree + 1, padded_channels(n_max)))
+        values[..., :n_max] = coefficients
+        at_centre = np.zeros(values.shape[-1])
+        at_centre[:n_max] = overlaps(np.zeros((), Extended), basis, sigma)[0]
+        exact = overlaps((starts + between) * spacing, basis, sigma)
+        powers = between[:, None] ** np.arange(degree + 1)
+        error = np.abs(np.einsum("kp,ilpn->ikln", powers, coefficients) - exact)
+        largest = np.abs(exact).max(axis=(0, 1, 3))
+        if (error.max(axis=(0, 1, 3)) <= tolerance * largest).all():
+            return RadialTable(values, at_centre, radius)
+        n_intervals *= 2
+    raise ValueError(
+        f"r_cut: {_MOST_INTERVALS} intervals do not resolve the radial functions within {r_cut} Å; "
+        "lower r_cut"
+    )
+
+
+def overlaps(r: Array, basis: Sequence[tuple[Array, Array]], sigma: float) -> Array:
+    """R_nl at distances of any shape, in Å; the result has two more dimensions, l and n.
+
+    The equation is that of :func:`mlip_assets.descriptors.reference.expand_density`.
+    """
+    eta = 1 / (2 * Extended(sigma) ** 2)
+    pi = Extended("3.14159265358979323846264338327950288")
+    columns = []
+    for l, (alpha, beta) in enumerate(basis):
+        both = alpha + eta
+        amplitude = (pi / both) ** Extended(1.5) * (eta / both) ** l
+        decay = np.exp(-(alpha * eta / both) * r[..., None] ** 2)
+        columns.append(r[..., None] ** l * ((amplitude * decay) @ beta.T.astype(Extended)))
+    return np.stack(columns, axis=-2)
+
+
+def _inverse(matrix: Array) -> Array:
+    """Inverse in extended precision, which LAPACK does not offer: Gauss-Jordan with pivoting."""
+    n = len(matrix)
+    work = np.concatenate([matrix, np.eye(n, dtype=matrix.dtype)], axis=1)
+    for k in range(n):
+        pivot = k + int(np.abs(work[k:, k]).argmax())
+        work[[k, pivot]] = work[[pivot, k]]
+        work[k] /= work[k, k]
+        for other in range(n):
+            if other != k:
+                work[other] -= work[other, k] * work[k]
+    return work[:, n:]
