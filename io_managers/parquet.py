@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from io_managers.base import TypedIOManager, column_schema
-from mlip_assets.descriptors import DescriptorMatrix
+from mlip_assets.descriptors import DescriptorMatrix, descriptor_schema
 from mlip_assets.dynamics import FRAME_SCHEMA, Trajectory
 from mlip_assets.dynamics.trajectory import require_schema
 from mlip_assets.files import local_copy, write_atomically, write_text
-from mlip_assets.sampling import Clusters, Embedding
+from mlip_assets.sampling import Clusters, Embedding, PrincipalAxes
 
 
 class TrajectoryIOManager(TypedIOManager):
@@ -52,48 +52,56 @@ class TrajectoryIOManager(TypedIOManager):
 
 
 class DescriptorIOManager(TypedIOManager):
-    """The descriptor matrix: one Parquet file, complete when it is there at all."""
+    """The descriptor matrix: a folder of Parquet parts, complete when it holds its manifest."""
 
     value_type: ClassVar[type] = DescriptorMatrix
-    suffix: ClassVar[str] = ".parquet"
+    suffix: ClassVar[str] = ""
 
     def write(self, value: DescriptorMatrix, path: UPath, contract: dict[str, Any]) -> None:
-        """Check that the file is in its place and has the schema of a descriptor matrix."""
+        """Check that the folder is in its place and every part is as the manifest says."""
         _require_place(value.path, path)
-        assert value.n_features > 0  # reads the footer, and with it checks the schema
+        value.validate()
 
     def read(self, path: UPath) -> DescriptorMatrix:
-        """Return a lazy handle; no row is read."""
-        return DescriptorMatrix(path)
+        """Return a lazy handle; no row is read.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder was never finished.
+        """
+        matrix = DescriptorMatrix(path)
+        _ = matrix.settings  # reads the manifest
+        return matrix
 
     def describe(self, value: DescriptorMatrix, path: UPath) -> dict[str, Any]:
-        """Rows, features and bytes."""
+        """Rows, bytes and schema."""
+        schema = descriptor_schema(value.n_features, value.settings)
         return {
             "dagster/partition_row_count": value.n_frames,
-            "size_bytes": dg.MetadataValue.int(path.stat().st_size),
+            "dagster/column_schema": column_schema(schema),
+            "size_bytes": dg.MetadataValue.int(value.n_bytes),
         }
 
 
 class EmbeddingIOManager(TypedIOManager):
-    """``frame_id, pc1 … pck`` as Parquet; the fitted transform beside it as ``.npz``."""
+    """``frame_id, pc1 … pck`` as Parquet; the axes, for other frames, beside it as ``.npz``."""
 
     value_type: ClassVar[type] = Embedding
     suffix: ClassVar[str] = ".parquet"
 
-    _transform = ("mean", "scale", "components", "explained_variance_ratio")
-
     def write(self, value: Embedding, path: UPath, contract: dict[str, Any]) -> None:
-        """Write the transform, then the scores that it made."""
+        """Write the axes, then the scores on them."""
         columns = {f"pc{i + 1}": scores for i, scores in enumerate(value.scores.T)}
-        _write_arrays(path.with_suffix(".npz"), {k: getattr(value, k) for k in self._transform})
+        _write_arrays(path.with_suffix(".npz"), vars(value.axes))
         _write_table(path, pa.table({"frame_id": value.frame_id, **columns}))
 
     def read(self, path: UPath) -> Embedding:
-        """Read scores and transform."""
+        """Read scores and axes."""
         table = _read_table(path, pa.schema([("frame_id", pa.int64()), ("pc1", pa.float64())]))
         scores = [table[name].to_numpy() for name in table.column_names if name != "frame_id"]
-        transform = _read_arrays(path.with_suffix(".npz"))
-        return Embedding(table["frame_id"].to_numpy(), np.column_stack(scores), **transform)
+        axes = PrincipalAxes(**_read_arrays(path.with_suffix(".npz")))
+        return Embedding(table["frame_id"].to_numpy(), np.column_stack(scores), axes)
 
     def describe(self, value: Embedding, path: UPath) -> dict[str, Any]:
         """Rows and bytes."""
@@ -115,7 +123,8 @@ class ClustersIOManager(TypedIOManager):
 
     def write(self, value: Clusters, path: UPath, contract: dict[str, Any]) -> None:
         """Write the centres, then the members."""
-        _write_arrays(path.with_suffix(".npz"), {"centres": value.centres})
+        arrays = {"centres": value.centres, "weights": value.weights}
+        _write_arrays(path.with_suffix(".npz"), arrays)
         columns = {name: getattr(value, name) for name in self._schema.names}
         _write_table(path, pa.table(columns, schema=self._schema))
 

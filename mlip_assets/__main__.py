@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlip_assets.campaign import Campaign, CampaignError
+from mlip_assets.descriptors import describe_size
 from resources.surrogate import load_campaign
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def _plan(campaign: Campaign) -> str:
         f"  explore  {campaign.n_seeds} seeds × {len(exploration.temperatures_K)} temperatures × "
         f"{exploration.replicas} replicas, {exploration.n_steps} steps of {exploration.timestep_fs:g} "
         f"fs with {exploration.surrogate}\n"
+        f"  describe {describe_size(campaign.descriptors, len(campaign.elements))}\n"
         f"  select   {campaign.sampling.n_samples} of {campaign.n_frames} frames\n"
         f"  label    {labelling.engine} {labelling.xc}, {labelling.cutoff_eV:g} eV, "
         f"at most {campaign.sampling.n_samples} frames + {len(campaign.elements)} isolated atoms\n"

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 SeedKind = Literal["crystal", "strained", "vacancy", "rattled", "liquid", "cluster"]
 
@@ -144,37 +144,133 @@ class GuardSettings(_Section):
     )
 
 
+def _off_is_a_word(value: Any) -> Any:
+    """YAML reads a bare ``off`` as false."""
+    return "off" if value is False else value
+
+
 class DescriptorSettings(_Section):
     """SOAP power spectrum, averaged over the atoms of a frame."""
 
-    engine: Literal["dscribe"] = Field("dscribe", description="implementation")
+    engine: Literal["numba", "dscribe"] = Field(
+        "numba", description="numba: our kernels; dscribe: the same numbers, to cross-check them"
+    )
     r_cut: float = Field(5.0, gt=1, le=15, description="cut-off radius, Å")
     n_max: int = Field(8, ge=1, le=14, description="radial basis functions")
     l_max: int = Field(6, ge=0, le=14, description="highest angular momentum")
     sigma: float = Field(0.5, gt=0.05, le=2, description="width of the atomic Gaussians, Å")
-    average: Literal["outer", "inner"] = Field("outer", description="average over the atoms")
+    average: Literal["outer", "inner", "species"] = Field(
+        "outer",
+        description="over the atoms of a frame: outer, of their power spectra; inner, of their "
+        "densities before that; species, outer for each element apart",
+    )
+    compression: Annotated[
+        Literal["off", "mu2", "mu1nu1", "crossover"], BeforeValidator(_off_is_a_word)
+    ] = Field(
+        "off",
+        description="shorter vectors for many elements (Darby et al. 2022): off | mu2 | mu1nu1 | "
+        "crossover",
+    )
+    precision: Literal["float64", "float32"] = Field(
+        "float64", description="of the arithmetic; descriptors are stored as float32"
+    )
+    radial_table: Literal["standard", "fine"] = Field(
+        "standard",
+        description="interpolation of the radial functions, relative error: standard, below 1e-8; "
+        "fine, below 1e-12 (numba)",
+    )
+
+    @model_validator(mode="after")
+    def _engine_can(self) -> Self:
+        if self.engine == "dscribe" and self.average == "species":
+            raise ValueError(
+                "average: 'species' is not offered by engine dscribe; write 'engine: numba', or "
+                "'average: outer'"
+            )
+        if self.engine == "dscribe" and self.precision == "float32":
+            raise ValueError(
+                "precision: engine dscribe computes in float64 only; write 'engine: numba', or "
+                "'precision: float64'"
+            )
+        return self
 
 
 class SamplingSettings(_Section):
     """From all frames to the few that are labelled."""
 
-    method: Literal["direct"] = Field("direct", description="stratified selection, DIRECT")
+    method: Literal["direct", "random", "uniform_stride", "fps"] = Field(
+        "direct",
+        description="direct: stratified selection | baselines: random | uniform_stride | fps: "
+        "farthest point",
+    )
     n_samples: int = Field(40, ge=1, description="frames to label")
+    components: Literal["kaiser", "variance", "fixed"] = Field(
+        "variance",
+        description="principal components kept: kaiser: eigenvalues above one | variance | fixed: "
+        "n_components",
+    )
     variance: float = Field(
         0.99, gt=0, le=1, description="explained variance that decides the number of components"
     )
     n_components: int | None = Field(
-        None, ge=1, description="number of principal components; overrides variance"
+        None, ge=1, description="number of principal components; makes components fixed"
     )
-    clustering: Literal["kmeans", "minibatch_kmeans"] = Field("kmeans", description="algorithm")
+    weighting: Literal["explained_variance", "off"] = Field(
+        "off", description="whether a component counts in the clustering by what it explains"
+    )
+    clustering: Literal["kmeans", "minibatch_kmeans", "birch", "faiss"] = Field(
+        "kmeans", description="algorithm; faiss needs the extra of that name"
+    )
     n_clusters: int | None = Field(None, ge=1, description="clusters; null: one per sample")
+    two_level_above: int | None = Field(
+        100_000,
+        ge=1000,
+        description="frames (ten a sample at least); larger pools are reduced to so many before "
+        "they are clustered; null: never",
+    )
+    allocation: Literal["equitable", "proportional"] = Field(
+        "equitable", description="how many frames a cluster gives once every cluster gave one"
+    )
+    prefer_small_cells: bool = Field(
+        False, description="choose among the frames of a cluster with the fewest atoms, as 2DIRECT"
+    )
+    duplicate_tolerance: float = Field(
+        1e-3,
+        ge=0,
+        lt=1,
+        description="frames closer than this fraction of the map's radius are never both selected",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, written: Any) -> Any:
+        """Read a bare ``off``, which YAML takes for a truth value; a number of components fixes it."""
+        if not isinstance(written, dict):
+            return written
+        read = dict(written)
+        if read.get("weighting") is False:
+            read["weighting"] = "off"
+        if read.get("n_components") is not None:
+            read.setdefault("components", "fixed")
+        return read
 
     @model_validator(mode="after")
-    def _every_cluster_can_be_represented(self) -> Self:
+    def _consistent(self) -> Self:
+        if (self.components == "fixed") != (self.n_components is not None):
+            raise ValueError(
+                f"components: {self.components} does not go with n_components = "
+                f"{self.n_components}; give a number with 'fixed', and none with 'kaiser' or "
+                "'variance'"
+            )
         if self.n_clusters is not None and self.n_clusters > self.n_samples:
             raise ValueError(
                 f"n_clusters: {self.n_clusters} clusters cannot all be represented by n_samples = "
                 f"{self.n_samples} frames; lower n_clusters or raise n_samples"
+            )
+        if self.prefer_small_cells and self.method != "direct":
+            raise ValueError(
+                f"prefer_small_cells: method '{self.method}' does not look at the cells; use method "
+                "'direct', or leave prefer_small_cells out"
             )
         return self
 

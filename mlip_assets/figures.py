@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlip_assets.descriptors import DescriptorMatrix
     from mlip_assets.dynamics import Trajectory
     from mlip_assets.labelling import LabelledDatabase
-    from mlip_assets.sampling import Clusters, Embedding
+    from mlip_assets.sampling import Clusters, CoverageReport, Embedding
     from mlip_assets.training import TrainedModel
 
 #: Rows shown of a long table; the whole is in the stored file.
@@ -188,6 +188,17 @@ def pick_table(frames: Sequence[Atoms]) -> dg.MetadataValue:
         }
         for atoms in frames
     )
+
+
+def coverage_table(report: CoverageReport, method: str) -> dg.MetadataValue:
+    """A selection beside stride and random; distances are in units of the map's radius."""
+    rows = {
+        method: report.selection,
+        "uniform_stride": report.uniform_stride,
+        f"random, mean of {report.n_random}": report.random_mean,
+        "random, standard deviation": report.random_sd,
+    }
+    return table({"selection": name, **vars(coverage)} for name, coverage in rows.items())
 
 
 def selection_map(embedding: Embedding, clusters: Clusters, selected: np.ndarray) -> bytes:

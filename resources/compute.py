@@ -1,4 +1,4 @@
-"""The compute resource: how many processes an asset may use on this machine."""
+"""The compute resource: how many cores an asset may use on this machine."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlip_assets.processes import usable_cores
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Worker processes for molecular dynamics and DFT, one core each."""
+    """Workers, one core each: processes for molecular dynamics and DFT, threads for descriptors."""
 
-    n_workers: int = Field(default=0, ge=0, description="processes; 0: one per usable core")
+    n_workers: int = Field(default=0, ge=0, description="workers; 0: one per usable core")
 
     def workers(self, device: str = "cpu") -> int:
-        """Processes to start; one where a GPU does the work."""
+        """Workers to start; one where a GPU does the work."""
         return 1 if device.startswith("cuda") else self.n_workers or usable_cores()

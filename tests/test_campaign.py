@@ -40,6 +40,20 @@ def test_full_yaml_is_the_same_campaign(tmp_path):
     assert "fs" in short.to_yaml()
 
 
+def test_off_needs_no_quotes(tmp_path):
+    """YAML takes a bare off for false."""
+    text = "name: silicon\ncomposition: Si\ndescriptors: {compression: off}\n"
+    campaign = load(write(tmp_path, text))
+    assert campaign.descriptors.compression == "off"
+    assert load(write(tmp_path, campaign.to_yaml())) == campaign
+
+
+def test_sampling_as_people_write_it(tmp_path):
+    text = "name: silicon\ncomposition: Si\nsampling:\n  n_components: 5\n  weighting: off\n"
+    sampling = load(write(tmp_path, text)).sampling
+    assert (sampling.components, sampling.n_components, sampling.weighting) == ("fixed", 5, "off")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -59,6 +73,31 @@ def test_full_yaml_is_the_same_campaign(tmp_path):
             "name: silicon\ncomposition: Si\nsampling:\n  n_samples: 5\n  n_clusters: 6\n",
             "cannot all be represented",
         ),
+        (
+            "name: silicon\ncomposition: Si\ndescriptors: {engine: dscribe, average: species}\n",
+            "descriptors.average: 'species' is not offered by engine dscribe; write 'engine: numba'",
+        ),
+        (
+            "name: silicon\ncomposition: Si\ndescriptors: {engine: dscribe, precision: float32}\n",
+            "descriptors.precision: engine dscribe computes in float64 only; write 'engine: numba'",
+        ),
+        (
+            "name: silicon\ncomposition: Si\ndescriptors: {compression: mu1nu2}\n",
+            "did you mean 'mu1nu1'?; choose from: off, mu2, mu1nu1, crossover",
+        ),
+        (
+            "name: silicon\ncomposition: Si\nsampling:\n  components: fixed\n",
+            "give a number with 'fixed'",
+        ),
+        (
+            "name: silicon\ncomposition: Si\nsampling:\n  components: kaiser\n  n_components: 3\n",
+            "kaiser does not go with n_components = 3",
+        ),
+        (
+            "name: silicon\ncomposition: Si\nsampling:\n  method: fps\n  prefer_small_cells: true\n",
+            "method 'fps' does not look at the cells",
+        ),
+        ("name: silicon\ncomposition: Si\nsampling:\n  method: direkt\n", "did you mean 'direct'"),
         ("name: other\ncomposition: Si\n", "name: silicon"),
         ("name: silicon\nname: silicon\ncomposition: Si\n", "written twice"),
         ("name: silicon\ncomposition: [Si\n", "not valid YAML"),

@@ -2,7 +2,7 @@
 
 import logging
 
-from mlip_assets.progress import Progress
+from mlip_assets.progress import Progress, Standing
 
 
 def test_sentences(caplog):
@@ -17,3 +17,27 @@ def test_sentences(caplog):
     assert lines[1] == "MD: 30/100 steps (30 %), 2.0 steps/s, ETA 0:35"
     assert lines[-1] == "MD: 100/100 steps (100 %), 2.0 steps/s, ETA 0:00"
     assert len(lines) == 1 + 8
+
+
+def test_figures_are_told_as_often_as_sentences_and_what_was_done_before_is_no_speed():
+    now, told = [0.0], []
+    progress = Progress(
+        "SOAP", 100, "frames", every_s=10, on_told=told.append, clock=lambda: now[0]
+    )
+    progress.skip(40)
+    for _ in range(60):
+        now[0] += 0.5
+        progress.advance()
+    assert [standing.done for standing in told] == [60, 80, 100]
+    assert told[0] == Standing("SOAP", "frames", 60, 100, told[0].rate_per_s)
+    assert abs(told[0].rate_per_s - 2) < 0.15
+    assert abs(told[0].remaining_s - 20) < 1.5
+    assert told[-1].remaining_s == 0
+    assert progress.already_done == 40
+
+
+def test_without_anything_done_there_is_no_rate():
+    told = []
+    Progress("SOAP", 10, "frames", on_told=told.append).skip(10)
+    assert [str(standing) for standing in told] == ["SOAP: 10/10 frames (100 %)"]
+    assert told[0].remaining_s is None

@@ -1,5 +1,7 @@
 """Asset ``descriptor_matrix``: one SOAP vector a frame."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from io_managers.storage import Storage
@@ -7,37 +9,63 @@ from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
 from mlip_assets.dynamics import Trajectory
-from mlip_assets.progress import Progress
+from mlip_assets.progress import Progress, Standing
 from resources.campaigns import CampaignFolder
+from resources.compute import ComputeResource
+
+#: Least time between two progress events of a run, seconds.
+EVENT_EVERY_S = 10.0
 
 
 @pipeline_asset(
     group="selection",
-    kinds={"numpy", "parquet"},
+    kinds={"numba", "parquet"},
     io_manager="descriptors",
-    code_version="1",
+    code_version="2",
     checks=[("one_row_a_frame", "as many descriptors as frames")],
 )
 def descriptor_matrix(
     context: dg.AssetExecutionContext,
     surrogate_trajectory: Trajectory,
     campaigns: CampaignFolder,
+    compute: ComputeResource,
     storage: Storage,
 ) -> dg.MaterializeResult[DescriptorMatrix]:
-    """SOAP power spectra, averaged over the atoms of each frame."""
+    """SOAP power spectra, averaged over the atoms of each frame.
+
+    Written part by part, with an observation of the frames done, frames a second and seconds to go
+    every ten seconds. A killed run resumes.
+    """
     campaign = campaigns.load(context.partition_key)
+    if surrogate_trajectory.n_frames == 0:
+        raise ValueError(
+            f"the trajectory of campaign '{campaign.name}' has no frames, because guards stopped "
+            "every walker at once; its metadata say which, see 'guards' in the campaign"
+        )
+    progress = Progress(
+        "SOAP",
+        surrogate_trajectory.n_frames,
+        "frames",
+        every_s=EVENT_EVERY_S,
+        on_told=_observed(context),
+    )
+    n_threads = compute.workers()
     matrix = describe_trajectory(
         surrogate_trajectory,
         campaign.descriptors,
         campaign.elements,
-        storage.folder(context.partition_key) / "descriptor_matrix.parquet",
-        progress=Progress("SOAP", surrogate_trajectory.n_frames, "frames"),
+        storage.folder(context.partition_key) / "descriptor_matrix",
+        progress=progress,
+        n_threads=n_threads,
     )
     return dg.MaterializeResult(
         value=matrix,
         metadata={
             "n_frames": matrix.n_frames,
+            "n_frames_resumed": progress.already_done,
             "n_features": matrix.n_features,
+            "frames_per_s": round(progress.standing().rate_per_s, 1),
+            "n_threads": n_threads,
             "settings": campaign.descriptors.model_dump(),
             "statistics": figures.descriptor_table(matrix),
             "picture": figures.markdown(figures.descriptor_plot(matrix)),
@@ -51,3 +79,21 @@ def descriptor_matrix(
             )
         ],
     )
+
+
+def _observed(context: dg.AssetExecutionContext) -> Callable[[Standing], None]:
+    def observe(standing: Standing) -> None:
+        known: dict[str, float] = {"frames_done": standing.done, "frames_total": standing.total}
+        if standing.remaining_s is not None:
+            known["frames_per_s"] = round(standing.rate_per_s, 1)
+            known["eta_s"] = round(standing.remaining_s, 1)
+        context.log_event(
+            dg.AssetObservation(
+                context.asset_key,
+                partition=context.partition_key,
+                description=str(standing),
+                metadata=known,
+            )
+        )
+
+    return observe

@@ -13,7 +13,7 @@ from resources.campaigns import CampaignFolder
     group="selection",
     kinds={"scikitlearn", "parquet"},
     io_manager="embedding",
-    code_version="1",
+    code_version="2",
     checks=[("variance_explained", "the components explain the variance asked for")],
 )
 def pca_embedding(
@@ -24,14 +24,18 @@ def pca_embedding(
     """Principal components of the standardised descriptors; the fitted transform is kept."""
     sampling = campaigns.load(context.partition_key).sampling
     embedding = fit_embedding(
-        descriptor_matrix, variance=sampling.variance, n_components=sampling.n_components
+        descriptor_matrix,
+        components=sampling.components,
+        variance=sampling.variance,
+        n_components=sampling.n_components,
     )
     explained = float(embedding.explained_variance_ratio.sum())
-    wanted = sampling.variance if sampling.n_components is None else 0.0
+    wanted = sampling.variance if sampling.components == "variance" else 0.0
     return dg.MaterializeResult(
         value=embedding,
         metadata={
             "n_components": embedding.scores.shape[1],
+            "components_kept_by": sampling.components,
             "explained_variance": explained,
             "components": figures.component_table(embedding),
             "picture": figures.markdown(figures.embedding_plot(embedding)),

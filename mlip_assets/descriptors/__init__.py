@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from mlip_assets.descriptors.frames import n_soap_features
 from mlip_assets.descriptors.matrix import (
     DescriptorMatrix,
     FrameSource,
+    describe_size,
     describe_trajectory,
     descriptor_schema,
 )
-from mlip_assets.descriptors.soap import n_soap_features, soap_power_spectrum
+from mlip_assets.descriptors.soap import soap_power_spectrum
 
 __all__ = [
     "DescriptorMatrix",
     "FrameSource",
+    "describe_size",
     "describe_trajectory",
     "descriptor_schema",
     "n_soap_features",

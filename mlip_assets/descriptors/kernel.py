@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.descriptors import compilation, lanes, layout, loops, neighbours
-from mlip_assets.descriptors.compilation import cached_entry, compiled
+from mlip_assets import compilation
+from mlip_assets.compilation import cached_entry, compiled
+from mlip_assets.descriptors import lanes, layout, loops, neighbours
 from mlip_assets.descriptors.layout import BLOCK, padded_channels, row_scales
 from mlip_assets.descriptors.neighbours import SKIN, no_neighbours, updated, within
 from mlip_assets.descriptors.radial import RadialTable
@@ -120,8 +121,9 @@ def power_spectra(
         Two atoms at one point, or more neighbours than any real structure has.
     """
     kernel = _compiled(n_max, l_max, table.degree, dtype.name, vectors)
+    values = table.values.astype(dtype)
     radial_part = _Radial(
-        table.values.astype(dtype).ravel(),
+        lanes.arranged(values) if vectors else values.ravel(),
         dtype.type(table.inverse_spacing),
         table.radius,
         table.at_centre.astype(dtype),
@@ -135,7 +137,7 @@ def power_spectra(
         piece = slice(first, first + PIECE)
         # arrays of another layout, or that are read-only, are other types: to be compiled again
         frames = (
-            np.require(array[piece], requirements="CW")
+            np.require(array[piece], requirements=("C", "W"))
             for array in (positions, cells, inverses, periodic)
         )
         frame, trouble, atom = kernel(
@@ -318,9 +320,7 @@ def _compiled(  # noqa: PLR0915
                     )
         return 0, _DONE, 0
 
-    return cached_entry(
-        kernel, n_max, l_max, degree, arithmetic, "vectors" if vectors else "loops"
-    )
+    return cached_entry(kernel, n_max, l_max, degree, arithmetic, "vectors" if vectors else "loops")
 
 
 @compiled

@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
+from numpy.typing import NDArray
 
-from mlip_assets.descriptors.compilation import emitted
+from mlip_assets.compilation import emitted
 from mlip_assets.descriptors.layout import (
     BLOCK,
     monic_recursion,
@@ -253,7 +255,7 @@ def expand(
 ) -> Any:
     """Add neighbours to the expansion coefficients of one centre and one species.
 
-    See :func:`mlip_assets.descriptors.loops.expand`.
+    See :func:`mlip_assets.descriptors.loops.expand`; but the table is :func:`arranged`.
     """
     signature = types.void(
         n_max, l_max, degree, values, intervals, fractions, n_neighbours, table, coefficients, start
@@ -277,13 +279,14 @@ def expand(
                 )
                 with _counted(builder, arguments[6], 1) as neighbour:
                     interval = builder.zext(intervals.load_one(neighbour), _INDEX)
-                    place = builder.add(builder.mul(interval, stride), _index(first))
+                    chunk = _index(first * (l_max.literal_value + 1) * powers)
+                    place = builder.add(builder.mul(interval, stride), chunk)
                     t = fractions.broadcast(neighbour, width)
                     which = 0
                     for l, some in group:
                         terms = [
                             radial.load(
-                                builder.add(place, _index((l * powers + power) * channels)), width
+                                builder.add(place, _index((l * powers + power) * width)), width
                             )
                             for power in range(powers)
                         ]
@@ -356,6 +359,24 @@ def add_products(
         return context.get_dummy_value()
 
     return signature, emit
+
+
+def arranged(table: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Flat copy of a radial table that lies as :func:`expand` reads it, at the start of cache lines.
+
+    In each interval come first all polynomials of the first vector of channels, then of the next.
+    """
+    n_intervals, *_, channels = table.shape
+    parts = [
+        table[..., first : first + width].reshape(n_intervals, -1)
+        for first, width in _chunks(channels)
+    ]
+    line = 64 // table.itemsize
+    room = np.empty(table.size + line, table.dtype)
+    start = -room.ctypes.data // table.itemsize % line
+    aligned = room[start : start + table.size]
+    aligned[:] = np.concatenate(parts, axis=1).ravel()
+    return aligned
 
 
 def _chunks(channels: int) -> list[tuple[int, int]]:

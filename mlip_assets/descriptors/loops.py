@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlip_assets.compilation import compiled
 from mlip_assets.descriptors import layout
-from mlip_assets.descriptors.compilation import compiled
 
 Array = NDArray[Any]
 BLOCK = layout.BLOCK

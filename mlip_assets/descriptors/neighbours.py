@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.descriptors.compilation import compiled
+from mlip_assets.compilation import compiled
 
 Array = NDArray[Any]
 
@@ -141,7 +141,7 @@ def build(
             count *= high[atom, axis] - low[atom, axis] + 1.0
         n_images += count
         wrapped(positions[atom], wraps[atom], cell, inside[atom])
-    if n_images > MOST_IMAGES:
+    if not n_images <= MOST_IMAGES:  # which is so for NaN, too
         return no_neighbours(n_atoms)
     owner, shift, bins = _images(inside, cell, kind, n_species, low, high, int(n_images), radius)
     return _close_ones(inside, wraps, n_species, owner, shift, bins, radius, lasting)
@@ -209,7 +209,7 @@ def _images(
 
     per_length = _FINENESS / radius
     shape, n_bins = np.empty(3, np.int64), np.inf
-    while n_bins > min(_MOST_BINS, 8 * n_images + 8):
+    while n_bins > max(1, min(_MOST_BINS, 8 * n_images) // n_species):
         n_bins = 1.0
         for k in range(3):
             shape[k] = np.int64((end[k] - origin[k]) * per_length) + 1

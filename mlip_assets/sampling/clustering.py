@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.sampling.embedding import Embedding
-
-Algorithm = Literal["kmeans", "minibatch_kmeans"]
-
-#: Scores are in standard deviations of a feature; below this they tell no two frames apart.
-_SAME_POINT = 1e-9
+from mlip_assets.sampling.embedding import Embedding, Weighting
+from mlip_assets.sampling.partition import Algorithm, find_centres
 
 
 @dataclass(frozen=True)
@@ -28,15 +23,31 @@ class Clusters:
         (n_frames,) int64 from 0; clusters are numbered from the largest to the smallest, equal
         ones by their lowest frame id. None is empty.
     distance_to_centre
-        (n_frames,) float64, in the space the clusters were made in.
+        (n_frames,) float64, in the space the clusters were made in: the weighted scores.
     centres
         (n_clusters, n_components) float64, the mean of each cluster's frames in that space.
+    weights
+        (n_components,) float64 factors that lead from the scores to that space.
     """
 
     frame_id: NDArray[np.int64]
     cluster: NDArray[np.int64]
     distance_to_centre: NDArray[np.float64]
     centres: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """(n_clusters,) frames in each cluster."""
+        return np.bincount(self.cluster, minlength=len(self.centres))
+
+    def predict(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Cluster (n,) whose centre is nearest; ``scores`` (n, n_components) are unweighted."""
+        from mlip_assets.sampling.distances import nearest
+
+        if len(scores) == 0:
+            return np.empty(0, dtype=np.int64)
+        return nearest(scores * self.weights, self.centres)[0]
 
 
 def fit_clusters(
@@ -44,10 +55,11 @@ def fit_clusters(
     n_clusters: int,
     *,
     algorithm: Algorithm = "kmeans",
-    weighting: bool = True,
+    weighting: Weighting = "off",
     seed: int = 0,
+    among: NDArray[np.int64] | None = None,
 ) -> Clusters:
-    """Partition the frames into exactly ``n_clusters`` groups by k-means.
+    """Partition the frames into exactly ``n_clusters`` groups.
 
     Parameters
     ----------
@@ -55,118 +67,106 @@ def fit_clusters(
         Frames in principal components.
     n_clusters
         Number of clusters, none of which will be empty.
-    algorithm
-        ``kmeans`` (Lloyd, k-means++ start, best of three) or ``minibatch_kmeans`` for pools of
-        more than about 100 000 frames.
+    algorithm, seed
+        See :func:`~mlip_assets.sampling.partition.find_centres`.
     weighting
-        Scale each component by its explained-variance ratio, as DIRECT does (Qi et al.,
-        npj Comput. Mater. 10, 43 (2024)).
-    seed
-        Decides the random starts. The result does not depend on the number of threads.
+        Whether components count by the variance they explain.
+    among
+        Rows to find the clusters among, such as
+        :func:`~mlip_assets.sampling.reduction.representatives`; the other frames join the nearest.
+        By default all.
 
     Raises
     ------
     ValueError
         Fewer distinct points than clusters; the message says how many there are.
     """
-    distinct, member_of = _distinct_points(embedding.scores)
-    if not 1 <= n_clusters <= len(distinct):
-        raise ValueError(
-            f"n_clusters: {n_clusters} wanted, but the {len(member_of)} frames make "
-            f"{len(distinct)} distinct points; give 1 to {len(distinct)}"
-        )
-    points = distinct * embedding.explained_variance_ratio if weighting else distinct
-    counts = np.bincount(member_of)
-    labels = _k_means(points, counts, n_clusters, algorithm, seed)
-    labels = _without_empty(labels, points, counts, n_clusters)
-    labels = _numbered_by_size(labels, member_of, embedding.frame_id)
-    centres = _means(points, counts, labels, n_clusters)
-    distances = np.linalg.norm(points - centres[labels], axis=1)
+    weights = embedding.weights(weighting)
+    points = embedding.scores * weights
+    if among is None:
+        labels = _labels(embedding.scores, weights, n_clusters, algorithm, seed)
+    else:
+        from mlip_assets.sampling.distances import nearest
+
+        found = _labels(embedding.scores[among], weights, n_clusters, algorithm, seed)
+        labels, _ = nearest(points, _means(points[among], found, n_clusters))
+        labels[among] = found
+    labels = _numbered_by_size(labels, embedding.frame_id)
+    centres = _means(points, labels, n_clusters)
     return Clusters(
         frame_id=embedding.frame_id,
-        cluster=labels[member_of],
-        distance_to_centre=distances[member_of],
+        cluster=labels,
+        distance_to_centre=np.linalg.norm(points - centres[labels], axis=1),
         centres=centres,
+        weights=weights,
     )
 
 
-def count_distinct_points(embedding: Embedding) -> int:
-    """Number of frames that differ in their scores, which bounds the number of clusters."""
-    return len(_distinct_points(embedding.scores)[0])
-
-
-def default_n_clusters(embedding: Embedding, n_samples: int) -> int:
-    """One cluster a sample, or one a distinct point where there are fewer."""
-    return min(n_samples, count_distinct_points(embedding))
+def count_distinct_points(scores: NDArray[np.float64]) -> int:
+    """Number of rows (n, n_components) that differ, which bounds the number of clusters."""
+    return len(_distinct_points(scores)[0])
 
 
 def _distinct_points(
     scores: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The different rows, in an order of their own, and for each frame which of them it is."""
-    rounded = np.round(scores / _SAME_POINT)
-    _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
-    return scores[first], inverse.reshape(-1)
+    """The different rows, in an order of their own, and for each row which of them it is."""
+    distinct, inverse = np.unique(scores, axis=0, return_inverse=True)
+    return distinct, inverse.reshape(-1)
 
 
-def _k_means(
-    points: NDArray[np.float64],
-    counts: NDArray[np.int64],
+def _labels(
+    scores: NDArray[np.float64],
+    weights: NDArray[np.float64],
     n_clusters: int,
     algorithm: Algorithm,
     seed: int,
 ) -> NDArray[np.int64]:
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    """Cluster (n,) of each row; equal rows share theirs, and none is empty."""
+    from mlip_assets.sampling.distances import nearest
 
-    method = {"kmeans": KMeans, "minibatch_kmeans": MiniBatchKMeans}[algorithm]
-    # several threads sum in an order of their own, which can tip a frame to another cluster
-    with threadpool_limits(limits=1):
-        fitted = method(n_clusters, n_init=3, random_state=seed).fit(points, sample_weight=counts)
-    return np.asarray(fitted.labels_, dtype=np.int64)
+    distinct, member_of = _distinct_points(scores)
+    if not 1 <= n_clusters <= len(distinct):
+        raise ValueError(
+            f"n_clusters: {n_clusters} wanted, but the {len(scores)} frames make "
+            f"{len(distinct)} distinct points; give 1 to {len(distinct)}"
+        )
+    points, counts = distinct * weights, np.bincount(member_of).astype(np.float64)
+    centres = find_centres(points, counts, n_clusters, algorithm=algorithm, seed=seed)
+    labels, distances = nearest(points, centres)
+    return _without_empty(labels, distances, n_clusters)[member_of]
 
 
 def _without_empty(
-    labels: NDArray[np.int64],
-    points: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    n_clusters: int,
+    labels: NDArray[np.int64], distances: NDArray[np.float64], n_clusters: int
 ) -> NDArray[np.int64]:
     """Give each empty cluster the point farthest from its centre that leaves none empty behind."""
     labels = labels.copy()
     sizes = np.bincount(labels, minlength=n_clusters)
-    for empty in np.flatnonzero(sizes == 0):
-        centres = _means(points, counts, labels, n_clusters)
-        distances = np.linalg.norm(points - centres[labels], axis=1)
-        farthest = np.where(sizes[labels] > 1, distances, -1.0).argmax()
-        sizes[labels[farthest]] -= 1
-        sizes[empty] += 1
-        labels[farthest] = empty
+    empty = list(np.flatnonzero(sizes == 0))
+    for point in np.argsort(-distances, kind="stable"):
+        if not empty:
+            break
+        if sizes[labels[point]] > 1:
+            sizes[labels[point]] -= 1
+            labels[point] = empty.pop(0)
     return labels
 
 
 def _means(
-    points: NDArray[np.float64],
-    counts: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    n_clusters: int,
+    points: NDArray[np.float64], labels: NDArray[np.int64], n_clusters: int
 ) -> NDArray[np.float64]:
-    """Mean (n_clusters, n_components) of the frames of each cluster; 0 for an empty one."""
-    sums = np.zeros((n_clusters, points.shape[1]))
-    np.add.at(sums, labels, points * counts[:, None])
-    frames = np.bincount(labels, weights=counts, minlength=n_clusters)
-    means: NDArray[np.float64] = sums / np.maximum(frames, 1)[:, None]
+    """Mean (n_clusters, n_components) of the points of each cluster, none of them empty."""
+    sums = [np.bincount(labels, axis, minlength=n_clusters) for axis in points.T]
+    means: NDArray[np.float64] = np.stack(sums, axis=1) / np.bincount(labels)[:, None]
     return means
 
 
-def _numbered_by_size(
-    labels: NDArray[np.int64], member_of: NDArray[np.int64], frame_id: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Labels of the points such that cluster 0 has most frames; ties by the lowest frame id."""
-    of_frames = labels[member_of]
-    sizes = np.bincount(of_frames)
+def _numbered_by_size(labels: NDArray[np.int64], frame_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels such that cluster 0 has most frames; ties by the lowest frame id."""
+    sizes = np.bincount(labels)
     lowest = np.full(len(sizes), np.iinfo(np.int64).max)
-    np.minimum.at(lowest, of_frames, frame_id)
+    np.minimum.at(lowest, labels, frame_id)
     number = np.empty(len(sizes), dtype=np.int64)
     number[np.lexsort((lowest, -sizes))] = np.arange(len(sizes))
     return number[labels]

@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlip_assets.sampling.selection import random_selection
+from mlip_assets.sampling.embedding import Embedding
+
+#: Bins along each component, as in the figures of the paper.
+BINS = 100
+#: Frames, evenly spaced by id, from which the distances to a selection are measured.
+_MEASURED = 50_000
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Coverage score of a selection beside that of random ones of its size."""
+    """Two views of one selection: the bins of the map it reaches, and how far the rest is from it.
 
-    selection: float
-    random_mean: float
-    random_sd: float
+    Attributes
+    ----------
+    score
+        See :func:`coverage_score`.
+    distance_p50, distance_p99
+        Percentiles of the distance in the map from a frame that was not selected to the nearest
+        that was, in units of the map's radius; 0 when all were selected.
+    """
+
+    score: float
+    distance_p50: float
+    distance_p99: float
 
 
-def coverage_score(scores: NDArray[np.float64], selected: ArrayLike, bins: int = 100) -> float:
+@dataclass(frozen=True)
+class CoverageReport:
+    """A selection beside constant stride and ``n_random`` random selections of as many frames."""
+
+    selection: Coverage
+    uniform_stride: Coverage
+    random_mean: Coverage
+    random_sd: Coverage
+    n_random: int
+
+
+def coverage_score(scores: NDArray[np.float64], selected: ArrayLike, bins: int = BINS) -> float:
     """Share of the pool's occupied histogram bins that the selection occupies too.
 
     Mean over the principal components, each with equal bins from the pool's smallest to its
@@ -47,36 +72,73 @@ def coverage_score(scores: NDArray[np.float64], selected: ArrayLike, bins: int =
     IndexError
         A selected row that the pool does not have.
     """
-    if bins < 1 or scores.ndim != 2 or scores.size == 0:
-        raise ValueError(
-            f"scores: shape {scores.shape}, bins: {bins}; need (n_frames, n_components) with "
-            "frames in it and at least one bin"
-        )
     chosen = np.asarray(selected)
-    low, high = scores.min(axis=0), scores.max(axis=0)
-    width = np.where(high > low, high - low, 1.0) / bins
-    bin_of = np.minimum(((scores - low) / width).astype(np.int64), bins - 1)
-    chosen_bins = bin_of[chosen if chosen.dtype == bool else chosen.astype(np.int64)]
-    shares = [
-        len(np.unique(reached)) / len(np.unique(occupied))
-        for reached, occupied in zip(chosen_bins.T, bin_of.T, strict=True)
-    ]
-    return float(np.mean(shares))
+    return _Histograms(scores, bins).share(
+        scores[chosen if chosen.dtype == bool else chosen.astype(np.int64)]
+    )
 
 
-def coverage_against_random(
-    scores: NDArray[np.float64],
-    selected: ArrayLike,
-    *,
-    seed: int,
-    n_random: int = 20,
-    bins: int = 100,
-) -> Coverage:
-    """Score a selection, and ``n_random`` seeded random selections of as many frames."""
-    n_samples = len(np.asarray(selected))
+def measure_coverage(
+    embedding: Embedding, selected: NDArray[np.int64], *, seed: int, n_random: int = 20
+) -> CoverageReport:
+    """Measure a selection, and what a selection without any thought would have reached.
+
+    Parameters
+    ----------
+    selected
+        (n_samples,) chosen rows.
+    seed
+        Of the first random selection; the others take the seeds after it.
+    n_random
+        How many random selections of distinct frames are measured, at least two.
+    """
+    scores, n_frames = embedding.scores, len(embedding.scores)
+    by_id = np.argsort(embedding.frame_id, kind="stable")
+    measured = by_id[:: -(-n_frames // _MEASURED)]
+    radius = embedding.axes.radius or 1.0
+    histograms = _Histograms(scores, BINS)
+
+    def measure(rows: NDArray[np.int64]) -> Coverage:
+        from mlip_assets.sampling.distances import nearest
+
+        rest = np.setdiff1d(measured, rows)
+        distances = nearest(scores[rest], scores[rows])[1] / radius if len(rest) else np.zeros(1)
+        median, tail = np.percentile(distances, [50, 99])
+        return Coverage(histograms.share(scores[rows]), float(median), float(tail))
+
+    n_samples = len(selected)
     random = [
-        coverage_score(scores, random_selection(len(scores), n_samples, seed + i), bins)
+        measure(np.random.default_rng(seed + i).choice(n_frames, n_samples, replace=False))
         for i in range(n_random)
     ]
-    score = coverage_score(scores, selected, bins)
-    return Coverage(score, float(np.mean(random)), float(np.std(random, ddof=1)))
+    spread = np.array([astuple(coverage) for coverage in random])
+    return CoverageReport(
+        selection=measure(np.asarray(selected)),
+        uniform_stride=measure(by_id[np.arange(n_samples) * n_frames // n_samples]),
+        random_mean=Coverage(*spread.mean(axis=0).tolist()),
+        random_sd=Coverage(*spread.std(axis=0, ddof=1).tolist()),
+        n_random=n_random,
+    )
+
+
+class _Histograms:
+    """The bins that a pool occupies along each component."""
+
+    def __init__(self, scores: NDArray[np.float64], bins: int) -> None:
+        if bins < 1 or scores.ndim != 2 or scores.size == 0:
+            raise ValueError(
+                f"scores: shape {scores.shape}, bins: {bins}; need (n_frames, n_components) with "
+                "frames in it and at least one bin"
+            )
+        low, high = scores.min(axis=0), scores.max(axis=0)
+        self._low, self._bins = low, bins
+        self._width = np.where(high > low, high - low, 1.0) / bins
+        self._occupied = self._count(scores)
+
+    def share(self, scores: NDArray[np.float64]) -> float:
+        """Mean over the components of the share of occupied bins in which these scores fall."""
+        return float(np.mean(self._count(scores) / self._occupied))
+
+    def _count(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        bin_of = np.minimum(((scores - self._low) / self._width).astype(np.int64), self._bins - 1)
+        return np.array([len(np.unique(column)) for column in bin_of.T])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import logging
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,12 +16,15 @@ from ase.build import bulk
 from mlip_assets.campaign import DescriptorSettings
 from mlip_assets.descriptors import (
     DescriptorMatrix,
+    describe_size,
     describe_trajectory,
     descriptor_schema,
     n_soap_features,
     soap_power_spectrum,
 )
-from mlip_assets.progress import Progress
+from mlip_assets.descriptors import matrix as module
+from mlip_assets.descriptors.matrix import commit, n_features, write_part
+from mlip_assets.progress import Progress, Standing
 
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
 
@@ -35,16 +40,22 @@ FRAMES = pa.schema(
 
 
 class Frames:
-    """A trajectory in memory; ``break_after`` frames it fails, as a lost disk would."""
+    """A trajectory in memory, in batches of its own choice.
 
-    def __init__(self, atoms: list[Atoms], break_after: int | None = None) -> None:
-        self.atoms, self.break_after = atoms, break_after
+    ``break_after`` frames it fails, as a lost disk would.
+    """
+
+    def __init__(
+        self, atoms: list[Atoms], batch: int = 256, break_after: int | None = None
+    ) -> None:
+        self.atoms, self.batch, self.break_after = atoms, batch, break_after
 
     def iter_batches(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(self.atoms), batch_size):
+        size = min(batch_size, self.batch)
+        for start in range(0, len(self.atoms), size):
             if self.break_after is not None and start >= self.break_after:
                 raise OSError("disk lost")
-            part = self.atoms[start : start + batch_size]
+            part = self.atoms[start : start + size]
             batch = pa.RecordBatch.from_pydict(
                 {
                     "frame_id": [100 + start + i for i in range(len(part))],
@@ -58,24 +69,31 @@ class Frames:
             yield batch.select(list(columns))
 
 
+@pytest.fixture
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight frames a part, so that a few frames show what many would."""
+    monkeypatch.setattr(module, "_PART_FRAMES", 8)
+
+
 def mixed_frames(n_frames: int) -> list[Atoms]:
     """Runs of crystals, vacancies and clusters of one or two elements, all shaken."""
     rng = np.random.default_rng(0)
     crystal = bulk("SiC", "zincblende", a=4.36, cubic=True)
     vacancy = crystal.copy()
     del vacancy[0]
-    cluster = Atoms("Si3C", rng.uniform(0, 4, (4, 3)))
+    turned = crystal[::-1]  # as many atoms, others
+    cluster = Atoms("Si3C", [[0, 0, 0], [2.3, 0, 0], [0, 2.3, 0], [0, 0, 1.9]])
     silicon = bulk("Si")
-    kinds = [crystal, vacancy, cluster, silicon]
+    kinds = [crystal, turned, vacancy, cluster, silicon]
     frames = []
     for frame in range(n_frames):
-        atoms = kinds[(frame // 3) % 4].copy()
+        atoms = kinds[(frame // 3) % 5].copy()
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
         frames.append(atoms)
     return frames
 
 
-def one_by_one(frames: list[Atoms]) -> np.ndarray:
+def one_by_one(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> np.ndarray:
     return np.concatenate(
         [
             soap_power_spectrum(
@@ -84,45 +102,88 @@ def one_by_one(frames: list[Atoms]) -> np.ndarray:
                 a.pbc,
                 a.numbers,
                 species=["C", "Si"],
-                **SETTINGS.model_dump(exclude={"engine"}),
+                **settings.model_dump(exclude={"precision"}),
+                dtype=settings.precision,
             )
             for a in frames
         ]
     )
 
 
-def test_frames_of_any_size_are_described_in_order(tmp_path: Path) -> None:
+def files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def written(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which file, and written when."""
+    parts = folder.glob("*.parquet")
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in parts}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"average": "inner"},
+        {"average": "species"},
+        {"compression": "mu1nu1"},
+        {"precision": "float32"},
+        {"radial_table": "fine"},
+        {"engine": "dscribe"},
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("short_parts")
+def test_frames_of_any_size_are_described_in_order(tmp_path: Path, changes: dict) -> None:
+    settings = SETTINGS.model_validate({**SETTINGS.model_dump(), **changes})
     frames = mixed_frames(29)
-    matrix = describe_trajectory(
-        Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "d.parquet", batch_size=8
-    )
+    matrix = describe_trajectory(Frames(frames), settings, ["Si", "C"], tmp_path / "d")
     ids, descriptors = matrix.to_numpy()
     assert ids.tolist() == list(range(100, 129))
     assert descriptors.dtype == np.float32
-    wanted = one_by_one(frames)
+    assert descriptors.shape == (29, n_features(settings, 2))
+    wanted = one_by_one(frames, settings)
     assert np.abs(descriptors - wanted).max() < 1e-6 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize(("batch", "n_threads"), [(1, 1), (2, 2), (7, 3), (256, 1)])
+@pytest.mark.usefixtures("short_parts")
+def test_batches_and_threads_change_no_byte(tmp_path: Path, batch: int, n_threads: int) -> None:
+    frames = mixed_frames(29)
+    for name, source, n in (("a", Frames(frames), 2), ("b", Frames(frames, batch), n_threads)):
+        describe_trajectory(source, SETTINGS, ["Si", "C"], tmp_path / name, n_threads=n)
+    assert len(files(tmp_path / "a")) == 4 + 2  # parts, manifest and lock
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
 def test_handle_knows_its_shape_and_settings(tmp_path: Path) -> None:
-    path = tmp_path / "d.parquet"
-    matrix = describe_trajectory(Frames(mixed_frames(7)), SETTINGS, ["Si", "C"], path)
+    matrix = describe_trajectory(Frames(mixed_frames(7)), SETTINGS, ["Si", "C"], tmp_path)
     assert (matrix.n_frames, matrix.n_features) == (7, n_soap_features(2, 3, 2))
     assert matrix.settings == {**SETTINGS.model_dump(), "species": ["C", "Si"]}
-    stored, wanted = pq.read_schema(path), descriptor_schema(matrix.n_features, matrix.settings)
+    (part,) = tmp_path.glob("*.parquet")
+    assert matrix.n_bytes == part.stat().st_size
+    stored, wanted = pq.read_schema(part), descriptor_schema(matrix.n_features, matrix.settings)
     assert stored.equals(wanted)
     assert stored.metadata == wanted.metadata
+    matrix.validate()
 
 
-def test_batches_cover_everything_once_and_row_groups_stay_small(tmp_path: Path) -> None:
-    path = tmp_path / "d.parquet"
+@pytest.mark.usefixtures("short_parts")
+def test_other_readers_of_parquet_folders_see_the_same(tmp_path: Path) -> None:
+    matrix = describe_trajectory(Frames(mixed_frames(29)), SETTINGS, ["Si", "C"], tmp_path)
+    table = pq.read_table(tmp_path)
+    assert table["frame_id"].to_pylist() == matrix.to_numpy()[0].tolist()
+
+
+def test_batches_cover_everything_once_and_stay_small(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(10_000, 6)).astype(np.float32)
-    schema = descriptor_schema(6, {"r_cut": 5.0})
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 6)
-    pq.write_table(
-        pa.table([pa.array(np.arange(10_000)), lists], schema=schema), path, row_group_size=4096
-    )
-    matrix = DescriptorMatrix(path)
+    schema, parts = descriptor_schema(6, {"r_cut": 5.0}), {}
+    for start in range(0, 10_000, 4096):
+        ids = np.arange(start, min(start + 4096, 10_000))
+        parts[f"part-{start}.parquet"] = len(ids)
+        write_part(tmp_path / f"part-{start}.parquet", ids, rows[ids], schema)
+    matrix = commit(tmp_path, schema, parts)
     batches = list(matrix.iter_batches(300))
     assert max(len(ids) for ids, _ in batches) <= 300
     assert np.array_equal(np.concatenate([ids for ids, _ in batches]), np.arange(10_000))
@@ -131,55 +192,182 @@ def test_batches_cover_everything_once_and_row_groups_stay_small(tmp_path: Path)
 
 
 def test_many_small_batches_make_full_row_groups(tmp_path: Path) -> None:
-    path = tmp_path / "d.parquet"
     settings = DescriptorSettings(r_cut=1.1, n_max=1, l_max=0)
-    describe_trajectory(Frames([Atoms("Ar")] * 5000), settings, ["Ar"], path, batch_size=1500)
-    metadata = pq.ParquetFile(path).metadata
-    sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    assert sum(sizes) == 5000
-    assert max(sizes[:-1]) >= 4096 > sizes[-1]
-    column = metadata.row_group(0).column(1)
+    describe_trajectory(Frames([Atoms("Ar")] * 5000, 100), settings, ["Ar"], tmp_path)
+    first, last = (pq.ParquetFile(part).metadata for part in sorted(tmp_path.glob("*.parquet")))
+    assert [(m.num_row_groups, m.num_rows) for m in (first, last)] == [(1, 4096), (1, 904)]
+    column = first.row_group(0).column(1)
     assert column.compression == "ZSTD"
+    assert "BYTE_STREAM_SPLIT" in column.encodings
     assert not column.has_dictionary_page
 
 
+def test_large_frames_and_long_descriptors_make_smaller_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PART_ATOMS", 20)
+    monkeypatch.setattr(module, "_CALL_ATOMS", 9)
+    frames = [bulk("Si", cubic=True)] * 7 + [bulk("Si", cubic=True).repeat((3, 1, 1))] * 2
+    matrix = describe_trajectory(Frames(frames, 5), SETTINGS, ["Si"], tmp_path / "atoms")
+    sizes = [len(ids) for ids, _ in matrix.iter_batches()]
+    assert sizes == [2, 2, 2, 1, 1, 1]
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "_PART_BYTES", 3 * 4 * matrix.n_features)
+    longer = describe_trajectory(Frames(frames, 5), SETTINGS, ["Si"], tmp_path / "bytes")
+    assert [len(ids) for ids, _ in longer.iter_batches()] == [3, 3, 3]
+    assert np.allclose(longer.to_numpy()[1], matrix.to_numpy()[1], rtol=1e-6)
+
+
 def test_no_frames_make_an_empty_matrix(tmp_path: Path) -> None:
-    matrix = describe_trajectory(Frames([]), SETTINGS, ["Si"], tmp_path / "d.parquet")
+    matrix = describe_trajectory(Frames([]), SETTINGS, ["Si"], tmp_path / "d")
     ids, descriptors = matrix.to_numpy()
     assert ids.shape == (0,)
     assert descriptors.shape == (0, n_soap_features(1, 3, 2))
 
 
-def test_interrupted_writing_leaves_the_earlier_file_whole(tmp_path: Path) -> None:
-    path = tmp_path / "d.parquet"
-    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], path)
+@pytest.mark.parametrize("root", ["local", "memory"])
+@pytest.mark.usefixtures("short_parts")
+def test_interrupted_work_is_resumed_to_the_same_bytes(tmp_path: Path, root: str) -> None:
+    from upath import UPath
+
+    folder = tmp_path / "d" if root == "local" else UPath("memory://interrupted/d")
+    frames = mixed_frames(29)
     with pytest.raises(OSError, match="disk lost"):
-        describe_trajectory(
-            Frames(mixed_frames(9), break_after=4), SETTINGS, ["Si", "C"], path, batch_size=2
-        )
-    assert DescriptorMatrix(path).n_frames == 4
-    assert [file.name for file in tmp_path.iterdir()] == ["d.parquet"]
+        describe_trajectory(Frames(frames, 4, break_after=20), SETTINGS, ["Si", "C"], folder)
+    with pytest.raises(FileNotFoundError, match="never finished; describe the trajectory again"):
+        DescriptorMatrix(folder).to_numpy()
+    before = {file.name: file.stat().st_mtime for file in folder.glob("*.parquet")}
+    assert len(before) == 2
+    told: list[Standing] = []
+    progress = Progress("SOAP", 29, "frames", on_told=told.append, every_s=0)
+    describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], folder, progress=progress)
+    assert (progress.already_done, progress.done) == (16, 29)
+    assert told[1].rate_per_s == 0 < told[2].rate_per_s
+    describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "unbroken")
+    for file in (tmp_path / "unbroken").glob("[!.]*"):
+        assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
+    assert before.items() <= {f.name: f.stat().st_mtime for f in folder.glob("*.parquet")}.items()
+
+
+@pytest.mark.usefixtures("short_parts")
+def test_only_what_changed_is_computed_again(tmp_path: Path) -> None:
+    frames = mixed_frames(29)
+
+    def describe(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> dict:
+        describe_trajectory(Frames(frames), settings, ["Si", "C"], tmp_path)
+        return written(tmp_path)
+
+    first = describe(frames)
+    assert describe(frames) == first
+    frames[10].positions[0, 0] += 0.01
+    moved = describe(frames)
+    assert len(moved) == 4
+    assert {name[:10] for name in moved.keys() - first.keys()} == {"part-00001"}
+    assert len(first.items() & moved.items()) == 3
+    shorter = describe(frames[:24])
+    assert shorter.items() == dict(sorted(moved.items())[:3]).items()
+    other = describe(frames[:24], SETTINGS.model_copy(update={"sigma": 0.4}))
+    assert not other.keys() & shorter.keys()
+    assert len(other) == 3
+
+
+def test_an_earlier_matrix_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
+    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
+    with pytest.raises(OSError, match="disk lost"):
+        describe_trajectory(Frames(mixed_frames(9), 2, 4), SETTINGS, ["Si", "C"], tmp_path)
+    assert DescriptorMatrix(tmp_path).to_numpy()[1].shape[0] == 4
+
+
+def test_code_of_another_version_shares_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
+    first = written(tmp_path)
+    monkeypatch.setattr(module, "_code_digest", lambda engine: b"other")
+    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
+    assert not written(tmp_path).keys() & first.keys()
 
 
 def test_a_bad_frame_is_named(tmp_path: Path) -> None:
     frames = mixed_frames(3)
     frames[1].positions[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"frames 100 to 102.*frame 1 holds NaN"):
-        describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "d.parquet")
-    assert list(tmp_path.iterdir()) == []
+        describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="never finished"):
+        DescriptorMatrix(tmp_path).validate()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"numbers": [[14], [14]]}, "frame 7 has 1 numbers and 6 coordinates"),
+        ({"numbers": [[14, 14], []]}, "frame 8 has 0 numbers"),
+        ({"numbers": [[14, 14], None]}, "'numbers' holds nulls"),
+    ],
+)
+def test_columns_that_do_not_belong_together(tmp_path: Path, changes: dict, message: str) -> None:
+    columns = {
+        "frame_id": [7, 8],
+        "positions": [[0, 0, 0, 0, 0, 2.0]] * 2,
+        "numbers": [[14, 14]] * 2,
+        "cell": [[0.0] * 9] * 2,
+        "pbc": [[False] * 3] * 2,
+    }
+
+    class Columns:
+        def iter_batches(self, wanted: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+            yield pa.RecordBatch.from_pydict({**columns, **changes}, FRAMES).select(list(wanted))
+
+    with pytest.raises(ValueError, match=message):
+        describe_trajectory(Columns(), SETTINGS, ["Si"], tmp_path)
 
 
 def test_progress_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    progress = Progress("SOAP", 6, "frames")
     with caplog.at_level(logging.INFO):
         describe_trajectory(
-            Frames(mixed_frames(6)),
-            SETTINGS,
-            ["Si", "C"],
-            tmp_path / "d.parquet",
-            progress=Progress("SOAP", 6, "frames"),
-            batch_size=4,
+            Frames(mixed_frames(6)), SETTINGS, ["Si", "C"], tmp_path, progress=progress
         )
+    assert "SOAP: 63 numbers a frame" in caplog.text
     assert "SOAP: 6/6 frames (100 %)" in caplog.text
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PART_FRAMES", 512)
+    (batch,) = Frames([Atoms("Si")] * 256).iter_batches(FRAMES.names, 256)
+
+    class Endless:
+        def iter_batches(self, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
+            for _ in range(200):
+                yield batch.select(list(columns))
+
+    peaks: list[int] = []
+
+    def look(_: Standing) -> None:
+        peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes())
+        tracemalloc.reset_peak()
+
+    progress = Progress("SOAP", 200 * 256, "frames", every_s=0, on_told=look)
+    tracemalloc.start()
+    try:
+        matrix = describe_trajectory(Endless(), SETTINGS, ["Si", "C"], tmp_path, progress=progress)
+    finally:
+        tracemalloc.stop()
+    assert len(peaks) == 100
+    assert max(peaks[50:]) < max(peaks[1:50]) + 100_000
+    assert max(peaks[1:]) < matrix.n_frames * matrix.n_features * 4 / 5
+
+
+def test_long_descriptors_are_said_to_be_long_and_what_helps() -> None:
+    settings = DescriptorSettings(n_max=10, l_max=9)
+    said = describe_size(settings, 4)
+    assert said.startswith("8200 numbers a frame; descriptors.compression would make it less: ")
+    assert f"mu1nu1 {n_soap_features(4, 10, 9, compression='mu1nu1')}" in said
+    assert describe_size(DescriptorSettings(), 1) == "252 numbers a frame"
+    compressed = settings.model_copy(update={"compression": "mu2"})
+    assert ";" not in describe_size(compressed, 4)
 
 
 @pytest.mark.parametrize(
@@ -198,6 +386,26 @@ def test_progress_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     ],
 )
 def test_another_table_is_refused(tmp_path: Path, table: dict[str, list], message: str) -> None:
+    matrix = commit(tmp_path, descriptor_schema(1, {}), {"other.parquet": 1})
     pq.write_table(pa.table(table), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match=f"other.parquet: .*{message}"):
-        _ = DescriptorMatrix(tmp_path / "other.parquet").n_frames
+        list(matrix.iter_batches())
+
+
+@pytest.mark.usefixtures("short_parts")
+def test_a_folder_that_was_tampered_with_is_not_valid(tmp_path: Path) -> None:
+    matrix = describe_trajectory(Frames(mixed_frames(9)), SETTINGS, ["Si", "C"], tmp_path)
+    first, second = sorted(tmp_path.glob("*.parquet"))
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ValueError, match="holds 1 frames, 8 were recorded"):
+        matrix.validate()
+    first.unlink()
+    with pytest.raises(ValueError, match=r"part-00000.* is missing"):
+        matrix.validate()
+    manifest = json.loads((tmp_path / "_manifest.json").read_text())
+    manifest["settings"]["sigma"] = 0.3
+    (tmp_path / "_manifest.json").write_text(
+        json.dumps({**manifest, "parts": {second.name: 1}}), encoding="utf-8"
+    )
+    with pytest.raises(ValueError, match="but the manifest says 63 features"):
+        matrix.validate()

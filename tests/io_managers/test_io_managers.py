@@ -21,7 +21,7 @@ from io_managers.storage import Storage
 from mlip_assets.campaign import Campaign
 from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.labelling import LabelledDatabase
-from mlip_assets.sampling import Clusters, fit_embedding
+from mlip_assets.sampling import Clusters, embed, fit_embedding
 
 KEY = dg.AssetKey("value")
 
@@ -39,7 +39,7 @@ def through(manager, value, root, contract=None):
 
 def embedding(n=30):
     rng = np.random.default_rng(1)
-    return fit_embedding(rng.normal(size=(n, 6)), np.arange(n, dtype=np.int64), n_components=3)
+    return fit_embedding(rng.normal(size=(n, 6)), components="fixed", n_components=3)
 
 
 def trajectory(root):
@@ -63,13 +63,15 @@ def test_structures(root, tmp_path):
 
 
 @pytest.mark.parametrize("root", ["local", "memory"])
-def test_embedding_and_its_transform(root, tmp_path):
+def test_embedding_and_its_axes(root, tmp_path):
     value = embedding()
     back = through(EmbeddingIOManager, value, tmp_path if root == "local" else "memory://pca")
-    for name in vars(value):
-        assert np.array_equal(getattr(value, name), getattr(back, name)), name
+    assert np.array_equal(value.frame_id, back.frame_id)
+    assert np.array_equal(value.scores, back.scores)
+    for name in vars(value.axes):
+        assert np.array_equal(getattr(value.axes, name), getattr(back.axes, name)), name
     rows = np.random.default_rng(2).normal(size=(4, 6))
-    assert np.array_equal(value.project(rows), back.project(rows))
+    assert np.array_equal(embed(rows, value.axes).scores, embed(rows, back.axes).scores)
 
 
 def test_clusters(tmp_path):
@@ -78,6 +80,7 @@ def test_clusters(tmp_path):
         np.array([0, 0, 1, 1, 2]),
         np.linspace(0, 1, 5),
         np.zeros((3, 2)),
+        np.array([1.0, 0.3]),
     )
     back = through(ClustersIOManager, value, tmp_path)
     assert all(np.array_equal(getattr(value, name), getattr(back, name)) for name in vars(value))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlip_assets.sampling import count_distinct_points, fit_clusters, fit_embedding
 from mlip_assets.sampling.clustering import _without_empty
 
-ALGORITHMS = ["kmeans", "minibatch_kmeans"]
+ALGORITHMS = ["kmeans", "minibatch_kmeans", "birch"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -21,32 +21,43 @@ def test_blobs_are_found_and_numbered_by_size(
     rows, blob = blobs
     clusters = fit_clusters(fit_embedding(rows), 3, algorithm=algorithm)
     assert np.array_equal(clusters.cluster, blob)
+    assert clusters.sizes.tolist() == [700, 290, 10]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("weighting", [True, False])
+@pytest.mark.parametrize("weighting", ["explained_variance", "off"])
 def test_centres_are_means_and_distances_are_to_them(
-    blobs: tuple[np.ndarray, np.ndarray], algorithm: Any, weighting: bool
+    blobs: tuple[np.ndarray, np.ndarray], algorithm: Any, weighting: Any
 ) -> None:
-    embedding = fit_embedding(blobs[0], n_components=4)
+    embedding = fit_embedding(blobs[0], components="fixed", n_components=4)
     clusters = fit_clusters(embedding, 20, algorithm=algorithm, weighting=weighting)
-    space = embedding.scores * (embedding.explained_variance_ratio if weighting else 1)
+    space = embedding.scores * embedding.weights(weighting)
     for cluster, centre in enumerate(clusters.centres):
         members = clusters.cluster == cluster
         assert space[members].mean(axis=0) == pytest.approx(centre)
         distances = np.linalg.norm(space[members] - centre, axis=1)
         assert clusters.distance_to_centre[members] == pytest.approx(distances)
-    assert (np.diff(np.bincount(clusters.cluster)) <= 0).all()
+    assert (np.diff(clusters.sizes) <= 0).all()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_same_seed_same_clusters(blobs: tuple[np.ndarray, np.ndarray], algorithm: Any) -> None:
-    embedding = fit_embedding(blobs[0])
-    first, again, other = (
-        fit_clusters(embedding, 40, algorithm=algorithm, seed=seed) for seed in (3, 3, 4)
-    )
-    assert np.array_equal(first.cluster, again.cluster)
-    assert not np.array_equal(first.cluster, other.cluster)
+def test_new_frames_join_the_nearest_centre(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    rows, blob = blobs
+    embedding = fit_embedding(rows[:800])
+    clusters = fit_clusters(embedding, 3)
+    assert np.array_equal(clusters.predict(embedding.axes.project(rows[800:])), blob[800:])
+    assert clusters.predict(np.empty((0, embedding.scores.shape[1]))).tolist() == []
+
+
+def test_clusters_found_among_some_take_in_the_others(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, blob = blobs
+    embedding = fit_embedding(rows)
+    clusters = fit_clusters(embedding, 3, among=np.flatnonzero(np.arange(1000) % 5 == 0))
+    assert np.array_equal(clusters.cluster, blob)
+    points = embedding.scores * clusters.weights
+    means = [points[blob == b].mean(axis=0) for b in range(3)]
+    assert clusters.centres == pytest.approx(np.array(means))
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +71,7 @@ def test_exactly_so_many_clusters_even_with_duplicates(
 ) -> None:
     embedding = fit_embedding(np.array(values, dtype=float)[:, None] * [1.0, 0.5])
     distinct = len(set(values))
-    assert count_distinct_points(embedding) == distinct
+    assert count_distinct_points(embedding.scores) == distinct
     n_clusters = data.draw(st.integers(1, distinct))
     clusters = fit_clusters(embedding, n_clusters, algorithm=algorithm)
     assert set(clusters.cluster) == set(range(n_clusters))
@@ -70,11 +81,9 @@ def test_exactly_so_many_clusters_even_with_duplicates(
         fit_clusters(embedding, distinct + 1, algorithm=algorithm)
 
 
-def test_empty_clusters_take_the_farthest_points() -> None:
-    points = np.array([[0.0], [1.0], [9.0], [20.0], [20.0]])
-    labels = _without_empty(np.array([0, 0, 0, 2, 2]), points, np.ones(5, dtype=int), 4)
-    assert labels[2] == 1
-    assert sorted(set(labels)) == [0, 1, 2, 3]
+def test_empty_clusters_take_the_farthest_points_that_can_be_spared() -> None:
+    labels, distances = np.array([0, 0, 0, 2, 4]), np.array([3.0, 2.0, 7.0, 9.0, 8.0])
+    assert _without_empty(labels, distances, 5).tolist() == [3, 0, 1, 2, 4]
 
 
 def test_rows_in_another_order_make_the_same_clusters(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.sampling import coverage_score
+from mlip_assets.sampling import coverage_score, fit_embedding, measure_coverage
 
 
 def test_by_hand() -> None:
@@ -42,6 +42,36 @@ def test_agrees_with_numpy_histograms_and_grows_with_the_selection(seed: int, bi
 
 def test_a_constant_component_is_one_bin() -> None:
     assert coverage_score(np.ones((5, 1)), [3]) == 1.0
+
+
+def test_report_beside_stride_and_random() -> None:
+    rng = np.random.default_rng(0)
+    embedding = fit_embedding(rng.normal(size=(2000, 3)) ** 3)
+    ends = np.argsort(np.abs(embedding.scores).max(axis=1))[-100:]
+    report = measure_coverage(embedding, ends, seed=3, n_random=4)
+    assert report == measure_coverage(embedding, ends, seed=3, n_random=4)
+    assert report.n_random == 4
+    assert report.selection.score == coverage_score(embedding.scores, ends)
+    assert report.uniform_stride.score == coverage_score(embedding.scores, np.arange(0, 2000, 20))
+    drawn = [
+        coverage_score(
+            embedding.scores, np.random.default_rng(seed).choice(2000, 100, replace=False)
+        )
+        for seed in range(3, 7)
+    ]
+    assert report.random_mean.score == pytest.approx(np.mean(drawn))
+    assert report.random_sd.score == pytest.approx(np.std(drawn, ddof=1))
+    rest = np.setdiff1d(np.arange(2000), ends)
+    gaps = np.linalg.norm(embedding.scores[rest, None] - embedding.scores[ends], axis=2).min(axis=1)
+    percentiles = np.percentile(gaps, [50, 99]) / embedding.axes.radius
+    found = [report.selection.distance_p50, report.selection.distance_p99]
+    assert found == pytest.approx(percentiles.tolist())
+
+
+def test_nothing_is_left_when_all_are_selected() -> None:
+    embedding = fit_embedding(np.random.default_rng(0).normal(size=(30, 2)))
+    everything = measure_coverage(embedding, np.arange(30), seed=0, n_random=2).selection
+    assert (everything.score, everything.distance_p99) == (1, 0)
 
 
 def test_bad_input_is_refused() -> None:

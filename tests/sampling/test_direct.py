@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.sampling import coverage_score, direct_select, random_selection
+from mlip_assets.sampling import DescriptorArray, direct_select, measure_coverage
 
 
 @pytest.mark.parametrize("n_samples", [3, 10, 100, 1000])
@@ -23,17 +23,23 @@ def test_rare_blob_is_never_missed(blobs: tuple[np.ndarray, np.ndarray], n_sampl
 def test_covers_more_than_chance(blobs: tuple[np.ndarray, np.ndarray], n_samples: int) -> None:
     rows, _ = blobs
     chosen = direct_select(rows, n_samples)
-    scores = chosen.embedding.scores
-    by_chance = [
-        coverage_score(scores, random_selection(1000, n_samples, seed)) for seed in range(20)
-    ]
-    assert coverage_score(scores, chosen.indices) > max(by_chance)
+    report = measure_coverage(chosen.embedding, chosen.indices, seed=0)
+    assert report.selection.score > report.random_mean.score + 3 * report.random_sd.score
+    assert report.selection.distance_p99 < report.random_mean.distance_p99
 
 
-def test_same_seed_same_frames(blobs: tuple[np.ndarray, np.ndarray]) -> None:
-    first, again, other = (direct_select(blobs[0], 50, seed=seed).indices for seed in (5, 5, 6))
+@pytest.mark.parametrize("clustering", ["kmeans", "minibatch_kmeans", "birch"])
+@pytest.mark.parametrize("method", ["direct", "random", "uniform_stride", "fps"])
+def test_same_seed_same_frames(
+    blobs: tuple[np.ndarray, np.ndarray], method: Any, clustering: Any
+) -> None:
+    first, again, other = (
+        direct_select(blobs[0], 50, method=method, clustering=clustering, seed=seed).indices
+        for seed in (5, 5, 6)
+    )
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    is_random = method == "random" or (method, clustering) == ("direct", "minibatch_kmeans")
+    assert np.array_equal(first, other) != is_random
 
 
 def test_tables_and_reasons_belong_to_the_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:
@@ -62,17 +68,16 @@ def awkward_pools(draw: st.DrawFn) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 @given(
     rows=awkward_pools(),
-    clustering=st.sampled_from(["kmeans", "minibatch_kmeans"]),
+    clustering=st.sampled_from(["kmeans", "minibatch_kmeans", "birch"]),
     data=st.data(),
 )
 def test_any_pool_gives_exactly_what_was_asked_whatever_its_order(
     rows: np.ndarray, clustering: Any, data: st.DataObject
 ) -> None:
     n_frames = len(rows)
-    n_samples = data.draw(st.integers(1, n_frames))
-    n_clusters = data.draw(st.none() | st.just(1))
-    settings_ = {"n_clusters": n_clusters, "clustering": clustering, "seed": 1}
+    n_samples = data.draw(st.integers(1, len(np.unique(rows, axis=0))))
     ids = np.random.default_rng(0).permutation(3 * n_frames)[:n_frames]
+    settings_ = {"clustering": clustering, "seed": 1, "duplicate_tolerance": 0}
     chosen = direct_select(rows, n_samples, frame_ids=ids, **settings_)
     assert len(np.unique(chosen.indices)) == len(chosen.reasons) == n_samples
     labels = chosen.clusters.cluster
@@ -87,10 +92,10 @@ def test_impossible_requests_are_refused() -> None:
     rows = np.repeat(np.eye(3), 4, axis=0)
     with pytest.raises(ValueError, match="13 frames wanted of 12"):
         direct_select(rows, 13)
+    with pytest.raises(ValueError, match="only 3 are distinct"):
+        direct_select(rows, 6)
     with pytest.raises(ValueError, match="3 distinct points"):
         direct_select(rows, 6, n_clusters=5)
-    with pytest.raises(ValueError, match="in 3 clusters"):
-        direct_select(rows, 2, n_clusters=3)
     with pytest.raises(ValueError, match="more than once"):
         direct_select(rows, 3, frame_ids=np.zeros(12))
     with pytest.raises(ValueError, match="frame_ids: shape"):
@@ -98,3 +103,46 @@ def test_impossible_requests_are_refused() -> None:
     rows[5, 0] = np.inf
     with pytest.raises(ValueError, match="frame 5 holds NaN or infinite"):
         direct_select(rows, 3)
+
+
+def test_a_source_of_batches_gives_what_the_array_does(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, _ = blobs
+    streamed = direct_select(DescriptorArray(rows), 40)
+    assert np.array_equal(streamed.indices, direct_select(rows, 40).indices)
+
+
+def test_a_refresh_keeps_the_axes_and_leaves_out_what_is_labelled(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, blob = blobs
+    first = direct_select(rows[:700], 30)
+    labelled = rows[first.indices]
+    again = direct_select(rows, 30, axes=first.embedding.axes, labelled=labelled)
+    assert again.embedding.axes is first.embedding.axes
+    assert not set(again.indices) & set(first.indices)
+    assert len(again.clusters.centres) == 60
+    # both together reach more than as many frames chosen without regard to the first
+    both = np.concatenate([first.indices, again.indices])
+    report = measure_coverage(again.embedding, both, seed=0)
+    assert report.selection.score > report.random_mean.score + 3 * report.random_sd.score
+    assert set(blob[both]) == {0, 1, 2}
+
+
+def test_few_frames_left_to_choose_near_the_number_of_distinct_ones() -> None:
+    """200 wanted of 200 distinct points in 1900 frames, for which maml gave 199."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat(rng.normal(size=(200, 6)), 10, axis=0)[:1900]
+    rows = np.concatenate([rows, rng.normal(size=(10, 6))])
+    assert len(direct_select(rows, 200).indices) == 200
+    with pytest.raises(ValueError, match="only 200 are distinct"):
+        direct_select(rows, 201)
+
+
+@pytest.mark.parametrize("method", ["direct", "fps"])
+def test_of_equal_frames_the_first_is_chosen(method: Any) -> None:
+    """A vacancy among perfect crystals is found, and one crystal stands for all."""
+    rows = np.full((10_001, 252), 0.3, dtype=np.float32)
+    rows[7777] += 0.05
+    assert direct_select(rows, 2, method=method).indices.tolist() == [0, 7777]

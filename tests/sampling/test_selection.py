@@ -1,101 +1,221 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.sampling import Clusters, random_selection, select_stratified
+from mlip_assets.sampling import (
+    Clusters,
+    Embedding,
+    fit_clusters,
+    fit_embedding,
+    select_frames,
+)
+
+METHODS = ["direct", "random", "uniform_stride", "fps"]
+ALLOCATIONS = st.sampled_from(["equitable", "proportional"])
 
 
-def clusters_of(sizes: list[int], seed: int = 0, *, ties: bool = False) -> Clusters:
+def pool_of(sizes: list[int], seed: int = 0) -> tuple[Embedding, Clusters]:
+    """Frames of known clusters: points on a line, the clusters' centres 10 apart."""
     rng = np.random.default_rng(seed)
     n_frames = sum(sizes)
-    distances = rng.integers(0, 3, n_frames) if ties else rng.random(n_frames)
-    return Clusters(
+    cluster = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    offsets = rng.permutation(n_frames) / n_frames
+    embedding = fit_embedding(np.ones((n_frames, 1)))
+    embedding = replace(
+        embedding,
         frame_id=rng.permutation(10 * n_frames)[:n_frames],
-        cluster=rng.permutation(np.repeat(np.arange(len(sizes)), sizes)),
-        distance_to_centre=distances.astype(float),
-        centres=np.zeros((len(sizes), 1)),
+        scores=(10.0 * cluster + offsets)[:, None],
+    )
+    centres = 10.0 * np.arange(len(sizes))[:, None]
+    return embedding, Clusters(embedding.frame_id, cluster, offsets, centres, np.ones(1))
+
+
+def shuffled(
+    embedding: Embedding, clusters: Clusters, order: np.ndarray
+) -> tuple[Embedding, Clusters]:
+    return (
+        replace(embedding, frame_id=embedding.frame_id[order], scores=embedding.scores[order]),
+        replace(
+            clusters,
+            frame_id=clusters.frame_id[order],
+            cluster=clusters.cluster[order],
+            distance_to_centre=clusters.distance_to_centre[order],
+        ),
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12),
     seed=st.integers(0, 99),
-    ties=st.booleans(),
+    allocation=ALLOCATIONS,
     data=st.data(),
 )
-def test_exact_distinct_fair_and_medoids_first(
-    sizes: list[int], seed: int, ties: bool, data: st.DataObject
+def test_exact_distinct_every_cluster_and_medoids_first(
+    sizes: list[int], seed: int, allocation: Any, data: st.DataObject
 ) -> None:
-    clusters = clusters_of(sizes, seed, ties=ties)
-    n_samples = data.draw(st.integers(len(sizes), sum(sizes)))
-    selection = select_stratified(clusters, n_samples)
+    embedding, clusters = pool_of(sizes, seed)
+    n_samples = data.draw(st.integers(1, sum(sizes)))
+    selection = select_frames(embedding, clusters, n_samples, allocation=allocation)
     assert len(selection.indices) == len(selection.reasons) == n_samples
     assert (np.diff(selection.indices) > 0).all()
     quotas = np.bincount(clusters.cluster[selection.indices], minlength=len(sizes))
-    assert quotas.min() >= 1
+    assert (quotas >= 1).all() if n_samples >= len(sizes) else (quotas <= 1).all()
     unfilled = quotas < np.array(sizes)
-    assert not unfilled.any() or quotas.max() - quotas[unfilled].min() <= 1
+    if allocation == "equitable" and unfilled.any():
+        assert quotas.max() - quotas[unfilled].min() <= 1
     for index, reason in zip(selection.indices, selection.reasons, strict=True):
         cluster = clusters.cluster[index]
         members = np.flatnonzero(clusters.cluster == cluster)
-        inner = sorted((clusters.distance_to_centre[m], clusters.frame_id[m]) for m in members)
-        rank = inner.index((clusters.distance_to_centre[index], clusters.frame_id[index]))
+        inner = np.sort(clusters.distance_to_centre[members])
+        rank = int(np.searchsorted(inner, clusters.distance_to_centre[index]))
         wanted = f"rank {rank + 1} of {len(members)}" if rank else "medoid of"
         assert re.fullmatch(f"{wanted}( in)? cluster {cluster}", reason)
-    assert sum(reason.startswith("medoid") for reason in selection.reasons) == len(sizes)
-
-
-def test_constant_rank_intervals_from_nearest_to_farthest() -> None:
-    clusters = Clusters(np.arange(9), np.zeros(9, int), np.arange(9.0), np.zeros((1, 1)))
-    chosen = [select_stratified(clusters, n).indices.tolist() for n in (1, 2, 3, 5, 9)]
-    assert chosen == [[0], [0, 8], [0, 4, 8], [0, 2, 4, 6, 8], list(range(9))]
-
-
-def test_small_clusters_leave_their_share_to_the_others() -> None:
-    clusters = clusters_of([50, 40, 3, 1])
-    chosen = select_stratified(clusters, 25).indices
-    assert np.bincount(clusters.cluster[chosen]).tolist() == [11, 10, 3, 1]
+    medoids = sum(reason.startswith("medoid") for reason in selection.reasons)
+    assert medoids == min(len(sizes), n_samples)
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 99), ties=st.booleans())
-def test_order_of_rows_does_not_matter(seed: int, ties: bool) -> None:
-    clusters = clusters_of([20, 9, 4, 2], seed, ties=ties)
-    order = np.random.default_rng(seed).permutation(35)
-    shuffled = Clusters(
-        clusters.frame_id[order],
-        clusters.cluster[order],
-        clusters.distance_to_centre[order],
-        clusters.centres,
-    )
-    chosen = [set(c.frame_id[select_stratified(c, 13).indices]) for c in (clusters, shuffled)]
+@given(seed=st.integers(0, 99), method=st.sampled_from(METHODS), allocation=ALLOCATIONS)
+def test_order_of_rows_does_not_matter(seed: int, method: Any, allocation: Any) -> None:
+    pool = pool_of([20, 9, 4, 2], seed)
+    other = shuffled(*pool, np.random.default_rng(seed).permutation(35))
+    chosen = [
+        set(e.frame_id[select_frames(e, c, 13, method=method, allocation=allocation).indices])
+        for e, c in (pool, other)
+    ]
     assert chosen[0] == chosen[1]
 
 
-@pytest.mark.parametrize("n_samples", [0, 2, 11])
-def test_impossible_numbers_are_refused(n_samples: int) -> None:
-    with pytest.raises(ValueError, match="give 3 to 10"):
-        select_stratified(clusters_of([5, 3, 2]), n_samples)
+def test_constant_rank_intervals_from_nearest_to_farthest() -> None:
+    embedding, clusters = pool_of([9])
+    inside_out = np.argsort(clusters.distance_to_centre)
+    for n, ranks in [(1, [0]), (2, [0, 8]), (3, [0, 4, 8]), (5, [0, 2, 4, 6, 8])]:
+        chosen = select_frames(embedding, clusters, n).indices
+        assert set(chosen) == set(inside_out[ranks])
 
 
-def test_ids_must_be_unique() -> None:
-    clusters = Clusters(np.array([1, 1]), np.zeros(2, int), np.zeros(2), np.zeros((1, 1)))
-    with pytest.raises(ValueError, match="more than once"):
-        select_stratified(clusters, 1)
+def test_small_clusters_leave_their_share_to_the_others() -> None:
+    embedding, clusters = pool_of([50, 40, 3, 1])
+    chosen = select_frames(embedding, clusters, 25).indices
+    assert np.bincount(clusters.cluster[chosen]).tolist() == [11, 10, 3, 1]
 
 
-def test_random_selection_is_seeded_distinct_and_fair() -> None:
-    first, again, other = (random_selection(100, 30, seed) for seed in (1, 1, 2))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
-    assert (np.diff(first) > 0).all()
-    hits = sum(np.bincount(random_selection(20, 5, seed), minlength=20) for seed in range(2000))
+def test_proportional_follows_the_sizes_once_all_are_served() -> None:
+    embedding, clusters = pool_of([600, 300, 90, 9, 1])
+    chosen = select_frames(embedding, clusters, 100, allocation="proportional").indices
+    assert np.bincount(clusters.cluster[chosen]).tolist() == [59, 30, 9, 1, 1]
+
+
+def test_labelled_frames_count_as_helpings() -> None:
+    embedding, clusters = pool_of([50, 40, 30, 20])
+    labelled = np.array([[0.5], [10.5], [10.6]])
+    select = {
+        n: np.bincount(
+            clusters.cluster[select_frames(embedding, clusters, n, labelled=labelled).indices],
+            minlength=4,
+        ).tolist()
+        for n in (2, 5, 9)
+    }
+    assert select == {2: [0, 0, 1, 1], 5: [1, 0, 2, 2], 9: [2, 1, 3, 3]}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_refresh_goes_on_with_what_is_new(method: Any) -> None:
+    """Nothing chosen lies within the tolerance of a labelled frame or of another choice."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 5))
+    rows[:200] = rows[0] + 1e-4 * rng.normal(size=(200, 5))  # a crystal that hardly moved
+    embedding = fit_embedding(rows)
+    clusters = fit_clusters(embedding, 60)
+    labelled = embedding.scores[[0, 250, 251, 252]]
+    chosen = select_frames(
+        embedding, clusters, 60, method=method, labelled=labelled, duplicate_tolerance=0.01
+    ).indices
+    taken = np.concatenate([labelled, embedding.scores[chosen]])
+    gaps = np.linalg.norm(taken[:, None] - taken[None], axis=2)
+    np.fill_diagonal(gaps, np.inf)
+    assert len(chosen) == 60
+    assert gaps.min() > 0.01 * embedding.axes.radius
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.integers(0, 8), min_size=1, max_size=30),
+    method=st.sampled_from(METHODS),
+    labelled=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_exactly_as_many_as_are_distinct_or_an_error_with_their_number(
+    values: list[int], method: Any, labelled: bool, seed: int
+) -> None:
+    embedding = fit_embedding(np.array(values, dtype=float)[:, None])
+    known = embedding.scores[:1] if labelled else None
+    distinct = len(set(values)) - labelled
+    clusters = fit_clusters(embedding, len(set(values)))
+    settings_ = {"method": method, "labelled": known, "seed": seed}
+    if distinct:
+        chosen = select_frames(embedding, clusters, distinct, **settings_).indices
+        found = {values[i] for i in chosen} | ({values[0]} if labelled else set())
+        assert found == set(values)
+    if distinct < len(values):
+        with pytest.raises(ValueError, match=rf"only {distinct} are\s+distinct"):
+            select_frames(embedding, clusters, distinct + 1, **settings_)
+
+
+def test_small_cells_are_preferred() -> None:
+    embedding, clusters = pool_of([30, 30, 30])
+    n_atoms = np.random.default_rng(0).choice([8, 16, 64], 90)
+    plain = select_frames(embedding, clusters, 9)
+    small = select_frames(embedding, clusters, 9, n_atoms=n_atoms)
+    assert n_atoms[plain.indices].max() > 8
+    assert (n_atoms[small.indices] == 8).all()
+    assert np.bincount(clusters.cluster[small.indices]).tolist() == [3, 3, 3]
+    assert all("smallest cells" in reason for reason in small.reasons)
+    one_of_each = np.arange(90)
+    smallest = select_frames(embedding, clusters, 3, n_atoms=one_of_each).indices
+    assert smallest.tolist() == sorted(int(np.argmax(clusters.cluster == c)) for c in range(3))
+
+
+def test_random_is_seeded_and_fair() -> None:
+    embedding, clusters = pool_of([20])
+
+    def draw(seed: int) -> np.ndarray:
+        return select_frames(embedding, clusters, 5, method="random", seed=seed).indices
+
+    assert np.array_equal(draw(1), draw(1))
+    hits = sum(np.bincount(draw(seed), minlength=20) for seed in range(2000))
     assert np.abs(hits / 2000 - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 2000)
-    with pytest.raises(ValueError, match="6 frames wanted of 5"):
-        random_selection(5, 6, 0)
+
+
+def test_uniform_stride_is_even_in_frame_id() -> None:
+    embedding, clusters = pool_of([101])
+    chosen = select_frames(embedding, clusters, 5, method="uniform_stride").indices
+    ranks = np.searchsorted(np.sort(embedding.frame_id), np.sort(embedding.frame_id[chosen]))
+    assert ranks.tolist() == [0, 25, 50, 75, 100]
+
+
+def test_fps_finds_the_far_ends() -> None:
+    embedding, clusters = pool_of([40, 3])
+    chosen = select_frames(embedding, clusters, 3, method="fps").indices
+    assert {embedding.scores.argmin(), embedding.scores.argmax()} <= set(chosen)
+
+
+def test_impossible_requests_are_refused() -> None:
+    embedding, clusters = pool_of([5, 3, 2])
+    for n_samples in (0, 11):
+        with pytest.raises(ValueError, match=f"{n_samples} frames wanted of 10"):
+            select_frames(embedding, clusters, n_samples)
+    other = replace(clusters, frame_id=clusters.frame_id + 1)
+    with pytest.raises(ValueError, match="made of other frames"):
+        select_frames(embedding, other, 3)
+    same = np.zeros(10, dtype=np.int64)
+    with pytest.raises(ValueError, match="more than once"):
+        select_frames(replace(embedding, frame_id=same), replace(clusters, frame_id=same), 3)

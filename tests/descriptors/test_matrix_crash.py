@@ -1,0 +1,122 @@
+"""kill −9 while a trajectory is described: the next run computes only the parts that are missing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from mlip_assets.campaign import DescriptorSettings
+from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
+from mlip_assets.dynamics.trajectory import Part, Trajectory, trajectory_at, write_part
+from mlip_assets.progress import Progress
+
+SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
+PART_FRAMES, N_PARTS = 32, 10
+
+#: What the victim runs: short parts, and a pause between them in which the test can strike.
+VICTIM = """\
+import sys, time
+from pathlib import Path
+from upath import UPath
+from mlip_assets.descriptors import describe_trajectory, matrix
+from mlip_assets.dynamics import Trajectory
+from tests_of_the_crash import PART_FRAMES, SETTINGS
+
+matrix._PART_FRAMES = PART_FRAMES
+write_part = matrix.write_part
+def slowly(*arguments):
+    time.sleep(0.15)
+    write_part(*arguments)
+matrix.write_part = slowly
+root, target = map(Path, sys.argv[1:])
+trajectory = Trajectory.from_json(UPath(root), (root / "trajectory.json").read_text())
+describe_trajectory(trajectory, SETTINGS, ["Si", "C"], target, n_threads=2)
+"""
+
+
+@pytest.fixture
+def trajectory(tmp_path: Path) -> Trajectory:
+    """Carbide and silicon in turns, in two part files of the frame table."""
+    rng = np.random.default_rng(3)
+    kinds = [bulk("SiC", "zincblende", a=4.36, cubic=True), bulk("Si", cubic=True)]
+    root, parts = tmp_path / "frames", []
+    for number in range(2):
+        rows = []
+        for step in range(PART_FRAMES * N_PARTS // 2 - 5 * number):
+            atoms = kinds[(step // 50) % 2]
+            positions = atoms.positions + rng.normal(0, 0.1, atoms.positions.shape)
+            rows.append(
+                {
+                    "frame_id": 1000 * number + step,
+                    "walker": f"w{number}",
+                    "step": step,
+                    "time_fs": float(step),
+                    "temperature_K": 300.0,
+                    "target_temperature_K": 300.0,
+                    "pressure_GPa": None,
+                    "energy_eV": 0.0,
+                    "cell": atoms.cell[:].ravel(),
+                    "pbc": atoms.pbc,
+                    "numbers": atoms.numbers,
+                    "positions": positions.ravel(),
+                    "forces": np.zeros(positions.size),
+                }
+            )
+        name = f"part-{number}.parquet"
+        write_part(root / name, rows)
+        parts.append(Part(name, len(rows), rows[0]["frame_id"], rows[-1]["frame_id"]))
+    made = trajectory_at(root, parts, [])
+    (root / "trajectory.json").write_text(made.to_json(), encoding="utf-8")
+    return made
+
+
+def parts_in(folder: Path) -> dict[str, tuple[int, int]]:
+    return {
+        file.name: (file.stat().st_ino, file.stat().st_mtime_ns)
+        for file in folder.glob("part-*.parquet")
+    }
+
+
+def test_killed_half_way_and_resumed_to_the_same_bytes(
+    tmp_path: Path, trajectory: Trajectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "matrix"
+    (tmp_path / "tests_of_the_crash.py").write_text(Path(__file__).read_text())
+    victim = subprocess.Popen(
+        [sys.executable, "-c", VICTIM, str(tmp_path / "frames"), str(target)],
+        env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while len(parts_in(target)) < N_PARTS // 2:
+        assert victim.poll() is None, "ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    survived = parts_in(target)
+    assert N_PARTS // 2 <= len(survived) < N_PARTS
+    with pytest.raises(FileNotFoundError, match="never finished"):
+        DescriptorMatrix(target).to_numpy()
+    (target / ".writing-left.parquet").write_bytes(b"what a kill leaves of a part")
+
+    monkeypatch.setattr("mlip_assets.descriptors.matrix._PART_FRAMES", PART_FRAMES)
+    progress = Progress("SOAP", trajectory.n_frames, "frames")
+    matrix = describe_trajectory(trajectory, SETTINGS, ["Si", "C"], target, progress=progress)
+    assert survived.items() <= parts_in(target).items(), "a finished part was written again"
+    assert progress.already_done == PART_FRAMES * len(survived)
+    matrix.validate()
+    ids = [i for batch in trajectory.iter_batches(["frame_id"]) for i in batch[0].to_pylist()]
+    assert matrix.to_numpy()[0].tolist() == ids
+
+    unbroken = tmp_path / "unbroken"
+    describe_trajectory(trajectory, SETTINGS, ["Si", "C"], unbroken)
+    assert {f.name: f.read_bytes() for f in target.iterdir()} == {
+        f.name: f.read_bytes() for f in unbroken.iterdir()
+    }

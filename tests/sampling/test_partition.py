@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import resource
+import sys
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+
+from mlip_assets.sampling.distances import nearest
+from mlip_assets.sampling.partition import birch, find_centres
+
+ALGORITHMS = ["kmeans", "minibatch_kmeans", "birch", "faiss"]
+
+
+def find(algorithm: str, points: np.ndarray, n: int, seed: int = 0) -> np.ndarray:
+    if algorithm == "faiss":
+        pytest.importorskip("faiss")
+    return find_centres(points, np.ones(len(points)), n, algorithm=algorithm, seed=seed)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_close_to_the_best_k_means(algorithm: str) -> None:
+    points = np.random.default_rng(0).normal(size=(4000, 4))
+    best = KMeans(100, n_init=3, random_state=0).fit(points).inertia_
+    inertia = (nearest(points, find(algorithm, points, 100))[1] ** 2).sum()
+    assert inertia < 1.35 * best
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_same_seed_same_centres(algorithm: str) -> None:
+    points = np.random.default_rng(0).normal(size=(2000, 4))
+    first, again = (find(algorithm, points, 50, seed=3) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert first.shape == (50, 4)
+
+
+@pytest.mark.parametrize("n_clusters", [1, 2, 7, 60, 119, 120])
+def test_birch_makes_exactly_so_many(n_clusters: int) -> None:
+    points = np.random.default_rng(0).normal(size=(120, 3))
+    centres = birch(points, np.ones(120), n_clusters, 0)
+    assert len(np.unique(centres, axis=0)) == n_clusters
+
+
+def test_birch_tops_up_where_no_threshold_gives_the_number() -> None:
+    """On a lattice all neighbours are equally far, so they merge all at once."""
+    lattice = np.stack(np.meshgrid(*[np.arange(12.0)] * 2), axis=-1).reshape(-1, 2)
+    centres = birch(lattice, np.ones(len(lattice)), 140, 0)
+    assert len(np.unique(centres, axis=0)) == 140
+
+
+@pytest.mark.slow
+def test_birch_of_the_case_that_needed_26_GiB() -> None:
+    """274 000 points of 7 components and n = 5000, which took maml a matrix of 83 671² distances."""
+    points = np.random.default_rng(0).normal(size=(274_000, 7)) * np.geomspace(1, 0.1, 7)
+    assert len(birch(points, np.ones(len(points)), 5000, 0)) == 5000
+    if sys.platform == "linux":
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 1024**2  # KiB
+
+
+def test_a_missing_faiss_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"mlip-autopipe\[faiss\].*minibatch_kmeans"):
+        find_centres(np.ones((3, 1)), np.ones(3), 1, algorithm="faiss", seed=0)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mlip_assets.sampling import cluster_pool, fit_embedding, measure_coverage, representatives
+
+
+@pytest.fixture(scope="module")
+def walkers() -> np.ndarray:
+    """20 walkers of 1500 frames wandering slowly from places of their own; one frame is far off."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(20, 1500, 4)) * 0.1
+    rows = (rng.normal(size=(20, 1, 4)) * 4 + np.cumsum(steps, axis=1)).reshape(-1, 4)
+    rows[23_456] += 60
+    return rows
+
+
+def test_every_stretch_gives_its_share_and_what_is_rare(walkers: np.ndarray) -> None:
+    embedding = fit_embedding(walkers)
+    kept = representatives(embedding, 3000)
+    assert 0.98 * 3000 < len(kept) <= 3000
+    assert (np.diff(kept) > 0).all()
+    assert 23_456 in kept
+    shares = np.bincount(kept // 1024)
+    assert shares[:-1].tolist() == [1024 * 3000 // 30_000] * (len(shares) - 1)
+    assert len(representatives(embedding, 1)) == len(shares)
+
+
+@pytest.mark.parametrize("two_level_above", [3000, None])
+def test_two_levels_cover_as_much_as_one(walkers: np.ndarray, two_level_above: int | None) -> None:
+    embedding = fit_embedding(walkers)
+    clusters = cluster_pool(embedding, 150, two_level_above=two_level_above)
+    medoids = np.lexsort((clusters.distance_to_centre, clusters.cluster))[
+        np.cumsum(clusters.sizes) - clusters.sizes
+    ]
+    assert clusters.sizes.sum() == 30_000
+    report = measure_coverage(embedding, medoids, seed=0, n_random=5)
+    assert report.selection.score > report.random_mean.score + 2 * report.random_sd.score
+    assert 23_456 in medoids
+
+
+def test_enough_is_left_to_choose_from(walkers: np.ndarray) -> None:
+    embedding = fit_embedding(walkers[:3000])
+    clusters = cluster_pool(embedding, 250, two_level_above=100)
+    assert (clusters.sizes > 0).sum() == 250
