@@ -31,8 +31,9 @@ class RadialTable:
     Attributes
     ----------
     values
-        (n_intervals, l_max + 1, degree + 1, channels) coefficients of the powers of the place
-        within the interval, from 0 to 1; channels beyond n_max are zero.
+        (n_intervals + 1, l_max + 1, degree + 1, channels) coefficients of the powers of the place
+        within the interval, from 0 to 1; channels beyond n_max are zero. The last is for distances
+        that are rounded up to the radius.
     at_centre
         (channels,) R_n0 at r = 0, where an atom finds itself.
     radius
@@ -51,7 +52,7 @@ class RadialTable:
     @property
     def inverse_spacing(self) -> float:
         """Intervals in 1 Å."""
-        return len(self.values) / self.radius
+        return (len(self.values) - 1) / self.radius
 
     def __call__(self, r: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values (n, l_max + 1, channels) at distances (n,) in Å, as the kernels compute them."""
@@ -89,8 +90,9 @@ def radial_table(
         starts = np.arange(n_intervals)[:, None]
         nodes = overlaps((starts + (x + 1) / 2) * spacing, basis, sigma)
         coefficients = np.einsum("pk,ikln->ilpn", to_powers, nodes)
-        values = np.zeros((n_intervals, l_max + 1, degree + 1, padded_channels(n_max)))
-        values[..., :n_max] = coefficients
+        values = np.zeros((n_intervals + 1, l_max + 1, degree + 1, padded_channels(n_max)))
+        values[:-1, ..., :n_max] = coefficients
+        values[-1, :, 0] = values[-2].sum(axis=1)
         at_centre = np.zeros(values.shape[-1])
         at_centre[:n_max] = overlaps(np.zeros((), Extended), basis, sigma)[0]
         exact = overlaps((starts + between) * spacing, basis, sigma)

@@ -10,10 +10,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.geometry import wrap_positions
+from scipy.spatial.transform import Rotation
 
 from mlip_assets.descriptors import n_soap_features, soap_power_spectrum
 from mlip_assets.descriptors.frames import channel_pairs
 from mlip_assets.descriptors.neighbours import MOST_NEIGHBOURS
+from mlip_assets.descriptors.reference import neighbour_radius
 from mlip_assets.descriptors.reference import soap_power_spectrum as reference
 from tests.descriptors.structures import STRUCTURES, oxide, shaken, silicon, slab
 
@@ -217,6 +219,29 @@ def test_many_atoms_are_binned() -> None:
     pair = gas[:2]
     expected = (2 * spectrum(pair) + 28 * spectrum(lone)) / 30
     assert error(spectrum(gas), expected) < 1e-12
+
+
+@pytest.mark.parametrize("engine", ["numba", "loops"])
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 1e-6)])
+def test_neighbours_that_are_rounded_up_to_the_radius(
+    dtype: Any, bound: float, engine: Any
+) -> None:
+    """In float32 many distances just inside the radius are the radius; so are a few in float64."""
+    radius = neighbour_radius(SMALL["r_cut"], SMALL["sigma"])
+    inside = radius * (1 - np.geomspace(1e-16, 1e-6, 200))
+    pairs = np.zeros((200, 2, 3))
+    pairs[:, 1] = inside[:, None] * Rotation.random(200, random_state=0).apply([0, 0, 1])
+    settings: dict[str, Any] = {"species": ["Ar"], **SMALL}
+    ours = soap_power_spectrum(
+        pairs, np.zeros((3, 3)), False, [18, 18], **settings, dtype=dtype, engine=engine
+    )
+    expected = reference(pairs, np.zeros((3, 3)), False, [18, 18], **settings)
+    # beyond the radius a neighbour is gone; which side 1e-16 falls on is left to rounding
+    clear = np.abs(np.linalg.norm(pairs[:, 1], axis=1) / radius - 1) > 1e-14
+    assert clear.sum() > 100
+    assert error(ours[clear], expected[clear]) <= bound
+    assert np.isfinite(ours).all()
+    assert np.abs(ours / ours[clear].mean(axis=0) - 1)[:, ours[0] > 1e-3].max() < 1e-2
 
 
 def test_shapes_and_types() -> None:
