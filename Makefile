@@ -43,8 +43,9 @@ lint: $(VENV)/.development ## style, types, import contracts, Dagster definition
 	$(BIN)/lint-imports
 	$(BIN)/dg check defs
 
-bench: $(VENV)/.development ## the benchmarks in full
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-json=benchmark.json
+bench: $(VENV)/.development ## the benchmarks in full, beside other programs
+	-$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[benchmarks]'
+	MLIP_BENCHMARKS=full $(BIN)/python -m pytest -s tests/benchmarks --benchmark-json=benchmark.json
 
 bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about an hour)
 	$(BIN)/pip install -c constraints.txt -e '.[teacher]'

@@ -60,9 +60,12 @@ class TypedIOManager(dg.ConfigurableIOManager):
             )
         return self.read(path)
 
+    def place(self, asset: str, campaign: str) -> UPath:
+        """Where the value of an asset lies."""
+        return self.storage.folder(campaign) / f"{asset}{self.suffix}"
+
     def _path(self, context: dg.OutputContext | dg.InputContext) -> UPath:
-        campaign = context.asset_partition_key
-        return self.storage.folder(campaign) / f"{context.asset_key.path[-1]}{self.suffix}"
+        return self.place(context.asset_key.path[-1], context.asset_partition_key)
 
 
 def column_schema(schema: pa.Schema) -> dg.MetadataValue:

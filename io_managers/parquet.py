@@ -100,8 +100,12 @@ class EmbeddingIOManager(TypedIOManager):
         """Read scores and axes."""
         table = _read_table(path, pa.schema([("frame_id", pa.int64()), ("pc1", pa.float64())]))
         scores = [table[name].to_numpy() for name in table.column_names if name != "frame_id"]
-        axes = PrincipalAxes(**_read_arrays(path.with_suffix(".npz")))
+        axes = self.read_axes(path)
         return Embedding(table["frame_id"].to_numpy(), np.column_stack(scores), axes)
+
+    def read_axes(self, path: UPath) -> PrincipalAxes:
+        """Read the axes alone, for other frames."""
+        return PrincipalAxes(**_read_arrays(path.with_suffix(".npz")))
 
     def describe(self, value: Embedding, path: UPath) -> dict[str, Any]:
         """Rows and bytes."""

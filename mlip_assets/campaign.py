@@ -39,6 +39,7 @@ _SOFT_CUTOFF_EV = {"Si": 250.0}
 _DEFAULT_CUTOFF_EV = 500.0
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+CampaignName = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class CampaignError(ValueError):
@@ -240,6 +241,16 @@ class SamplingSettings(_Section):
         lt=1,
         description="frames closer than this fraction of the map's radius are never both selected",
     )
+    beyond: tuple[CampaignName, ...] = Field(
+        (),
+        description="campaigns whose labelled frames count as selected already; this one's own name: "
+        "those of its earlier runs, which are kept among its labels",
+    )
+    axes_from: CampaignName | None = Field(
+        None,
+        description="campaign whose map is used, so that both are drawn alike; this one's own name: "
+        "that of its first run; null: a map of its own",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -335,7 +346,7 @@ class RefreshSettings(_Section):
 class Campaign(_Section):
     """Everything that decides what one campaign computes. Frozen; equal settings hash equally."""
 
-    name: str = Field(pattern=NAME_PATTERN, description="the file's stem; also the partition key")
+    name: CampaignName = Field(description="the file's stem; also the partition key")
     composition: str = Field(description="chemical formula, such as Si or NaCl")
     seed: int = Field(0, ge=0, lt=2**32, description="every random choice derives from this")
     seeds: SeedSettings = SeedSettings()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from io_managers.earlier import EarlierRuns
 from io_managers.extxyz import ExtxyzIOManager
 from io_managers.label_database import LabelDatabaseIOManager
 from io_managers.model import ModelIOManager
@@ -54,6 +55,7 @@ defs = dg.Definitions(
         "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
         "mace": MaceResource(),
         "storage": storage,
+        "earlier": EarlierRuns(storage=storage),
         "structures": ExtxyzIOManager(storage=storage),
         "trajectory": TrajectoryIOManager(storage=storage),
         "descriptors": DescriptorIOManager(storage=storage),

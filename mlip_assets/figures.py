@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,8 +23,22 @@ if TYPE_CHECKING:
 
 #: Rows shown of a long table; the whole is in the stored file.
 TABLE_ROWS = 100
-#: Points drawn in a scatter plot before it becomes a density.
-SCATTER_POINTS = 20_000
+#: The same, of a table that is looked up row by row.
+PICK_ROWS = 1000
+#: Points drawn one by one on a map; more become a density.
+SCATTER_POINTS = 5000
+#: Pixels of a density along each axis.
+DENSITY_PIXELS = 280
+#: Marked points that get an outline.
+MARKS = 400
+#: Clusters that get a bar each; more share bars.
+CLUSTER_BARS = 40
+
+#: Colours that people with any colour vision tell apart (P. Tol, "muted").
+_COLOURS = (
+    "#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#44AA99", "#882255", "#999933",
+    "#AA4499",
+)  # fmt: skip
 
 
 def markdown(png: bytes) -> dg.MetadataValue:
@@ -32,9 +47,9 @@ def markdown(png: bytes) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
 
 
-def table(rows: Iterable[dict[str, Any]]) -> dg.MetadataValue:
+def table(rows: Iterable[dict[str, Any]], most: int = TABLE_ROWS) -> dg.MetadataValue:
     """The first rows of a table, numbers rounded to what a reader compares."""
-    kept = [row for row, _ in zip(rows, range(TABLE_ROWS), strict=False)]
+    kept = list(islice(rows, most))
     if not kept:
         return dg.MetadataValue.text("none")
     return dg.MetadataValue.table(
@@ -147,12 +162,15 @@ def component_table(embedding: Embedding) -> dg.MetadataValue:
 
 def embedding_plot(embedding: Embedding) -> bytes:
     """The map of all frames, and the variance of its axes."""
-    figure, (left, right) = _canvas(1, 2, 5, 4)
-    _scatter(left, _plane(embedding.scores))
+    figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
+    _map(left, embedding)
     ratios = embedding.explained_variance_ratio
-    right.bar(np.arange(1, len(ratios) + 1), ratios)
-    right.plot(np.arange(1, len(ratios) + 1), np.cumsum(ratios), "C1.-")
-    right.set(xlabel="component", ylabel="explained variance", ylim=(0, 1.02))
+    right.bar(np.arange(1, len(ratios) + 1), ratios, color=_COLOURS[1], label="each")
+    right.plot(
+        np.arange(1, len(ratios) + 1), np.cumsum(ratios), ".-", color=_COLOURS[0], label="sum"
+    )
+    right.set(xlabel="component", ylabel="share of the variance", ylim=(0, 1.02))
+    _legend(right)
     return _png(figure)
 
 
@@ -168,19 +186,19 @@ def cluster_table(clusters: Clusters) -> dg.MetadataValue:
 
 def cluster_plot(embedding: Embedding, clusters: Clusters) -> bytes:
     """The map coloured by cluster, and the cluster sizes."""
-    figure, (left, right) = _canvas(1, 2, 5, 4)
-    _scatter(left, _plane(embedding.scores), clusters.cluster)
-    right.bar(np.arange(clusters.cluster.max() + 1), np.bincount(clusters.cluster))
-    right.set(xlabel="cluster", ylabel="frames")
+    figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
+    _map(left, embedding, clusters)
+    _cluster_bars(right, frames=clusters.sizes)
     return _png(figure)
 
 
 def pick_table(frames: Sequence[Atoms]) -> dg.MetadataValue:
-    """Every selected frame, and why."""
-    return table(
+    """Every selected frame, and why; the first thousand of them."""
+    rows = (
         {
             "frame_id": int(atoms.info["frame_id"]),
             "walker": atoms.info["walker"],
+            "target_temperature_K": atoms.info["target_temperature_K"],
             "temperature_K": atoms.info["temperature_K"],
             "surrogate_energy_eV_per_atom": atoms.info["surrogate_energy_eV"] / len(atoms),
             "cluster": atoms.info["cluster"],
@@ -188,6 +206,7 @@ def pick_table(frames: Sequence[Atoms]) -> dg.MetadataValue:
         }
         for atoms in frames
     )
+    return table(rows, PICK_ROWS)
 
 
 def coverage_table(report: CoverageReport, method: str) -> dg.MetadataValue:
@@ -201,22 +220,26 @@ def coverage_table(report: CoverageReport, method: str) -> dg.MetadataValue:
     return table({"selection": name, **vars(coverage)} for name, coverage in rows.items())
 
 
-def selection_map(embedding: Embedding, clusters: Clusters, selected: np.ndarray) -> bytes:
-    """The map coloured by cluster with the selected frames marked, and picks against sizes."""
+def selection_map(
+    embedding: Embedding, clusters: Clusters, selected: np.ndarray, known: np.ndarray
+) -> bytes:
+    """The map coloured by cluster with the selected rows marked, and picks against cluster sizes.
+
+    ``known`` (n, n_components) are the scores of frames that were labelled before.
+    """
     figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
-    plane = _plane(embedding.scores)
-    _scatter(left, plane, clusters.cluster, alpha=0.35)
-    left.scatter(
-        *plane[selected].T, s=26, facecolors="none", edgecolors="black", lw=1.1, label="selected"
-    )
-    left.legend(loc="best", fontsize=8)
-    n_clusters = int(clusters.cluster.max()) + 1
-    order = np.argsort(-np.bincount(clusters.cluster), kind="stable")
-    right.bar(np.arange(n_clusters), np.bincount(clusters.cluster)[order], label="frames")
-    picks = np.bincount(clusters.cluster[selected], minlength=n_clusters)[order]
-    right.bar(np.arange(n_clusters), picks, label="selected")
-    right.set(xlabel="cluster, by size", ylabel="frames", yscale="log")
-    right.legend(fontsize=8)
+    _map(left, embedding, clusters)
+    _marks(left, _plane(known), marker="s", colour="grey", label="labelled before")
+    _marks(left, _plane(embedding.scores[selected]), marker="o", colour="white", label="selected")
+    _legend(left)
+    counts = {
+        "frames": clusters.sizes,
+        "selected": np.bincount(clusters.cluster[selected], minlength=len(clusters.sizes)),
+    }
+    if len(known):
+        before = np.bincount(clusters.predict(known), minlength=len(clusters.sizes))
+        counts["labelled before"] = before
+    _cluster_bars(right, **counts)
     return _png(figure)
 
 
@@ -305,15 +328,96 @@ def _plane(scores: np.ndarray) -> np.ndarray:
     return scores[:, :2] if scores.shape[1] > 1 else np.c_[scores[:, 0], np.zeros(len(scores))]
 
 
-def _scatter(
-    axis: Any, plane: np.ndarray, colours: np.ndarray | None = None, alpha: float = 0.6
-) -> None:
+def _map(axis: Any, embedding: Embedding, clusters: Clusters | None = None) -> None:
+    """All frames in the plane of the first two components, in the colours of their clusters."""
+    plane = _plane(embedding.scores)
+    cluster = np.zeros(len(plane), dtype=np.int64) if clusters is None else clusters.cluster
+    colour = cluster % len(_COLOURS)
     if len(plane) > SCATTER_POINTS:
-        axis.hexbin(*plane.T, gridsize=80, bins="log", cmap="Greys")
+        _density(axis, plane, colour)
     else:
-        colour_map = None if colours is None else "tab20"
-        axis.scatter(*plane.T, c=colours, s=6, lw=0, alpha=alpha, cmap=colour_map)
-    axis.set(xlabel="PC 1", ylabel="PC 2")
+        axis.scatter(*plane.T, c=np.take(_COLOURS, colour), s=9, lw=0, alpha=0.55)
+    for name, label, ratio in zip(
+        ("xlabel", "ylabel"), ("PC 1", "PC 2"), embedding.explained_variance_ratio, strict=False
+    ):
+        axis.set(**{name: f"{label} ({ratio:.0%} of the variance)"})
+
+
+def _density(axis: Any, plane: np.ndarray, colour: np.ndarray) -> None:
+    """A picture in place of points: the more frames in a pixel the stronger the colour of most."""
+    from matplotlib.colors import to_rgb
+
+    low, high = plane.min(axis=0), plane.max(axis=0)
+    width = np.where(high > low, high - low, 1.0)
+    column, row = (
+        np.minimum((plane - low) / width * DENSITY_PIXELS, DENSITY_PIXELS - 1).astype(np.int64).T
+    )
+    pixel = row * DENSITY_PIXELS + column
+    kinds, counts = np.unique(pixel * len(_COLOURS) + colour, return_counts=True)
+    kinds = kinds[np.argsort(counts, kind="stable")]  # the last colour given to a pixel stays
+    frames = np.bincount(pixel, minlength=DENSITY_PIXELS**2)
+    image = np.zeros((DENSITY_PIXELS**2, 4))
+    image[kinds // len(_COLOURS), :3] = np.array([to_rgb(c) for c in _COLOURS])[
+        kinds % len(_COLOURS)
+    ]
+    image[:, 3] = np.where(frames > 0, 0.25 + 0.75 * np.log1p(frames) / np.log1p(frames.max()), 0)
+    axis.imshow(
+        image.reshape(DENSITY_PIXELS, DENSITY_PIXELS, 4),
+        origin="lower",
+        extent=(low[0], low[0] + width[0], low[1], low[1] + width[1]),
+        aspect="auto",
+        interpolation="nearest",
+    )
+    axis.set_title(f"1 (pale) to {frames.max():,} frames in a pixel", fontsize=9, loc="right")
+
+
+def _marks(axis: Any, points: np.ndarray, *, marker: str, colour: str, label: str) -> None:
+    """Points that stand out; where they are very many, black dots that leave the map visible."""
+    if len(points) > MARKS:
+        axis.scatter(*points.T, marker=marker, s=2.5, c="black", lw=0, label=label)
+    elif len(points):
+        size = np.clip(4000 / len(points), 9, 34)
+        axis.scatter(
+            *points.T, marker=marker, s=size, c=colour, edgecolors="black", lw=0.8, label=label
+        )
+
+
+def _cluster_bars(axis: Any, **counts: np.ndarray) -> None:
+    """Counts by cluster, largest cluster first; many clusters share bars."""
+    n_clusters = len(counts["frames"])
+    each = -(-n_clusters // CLUSTER_BARS)
+    starts = np.arange(0, n_clusters, each)
+    axis.bar(
+        starts,
+        np.add.reduceat(counts["frames"], starts),
+        each * 0.85,
+        align="edge",
+        color=_COLOURS[1],
+        label="frames",
+    )
+    marks = {"labelled before": (0.25, "s", "grey"), "selected": (0.6, "o", _COLOURS[0])}
+    for name, (place, marker, colour) in marks.items():
+        if name in counts:
+            heights = np.add.reduceat(counts[name], starts)
+            at = (starts + place * each)[heights > 0]
+            axis.plot(at, heights[heights > 0], marker, ms=4, color=colour, label=name)
+    bars = "cluster" if each == 1 else f"cluster, {each} in a bar"
+    axis.set(xlabel=f"{bars}, largest first", ylabel="frames", yscale="log")
+    axis.set_ylim(bottom=0.7)
+    _legend(axis)
+
+
+def _legend(axis: Any) -> None:
+    """Above the axes, where it hides nothing."""
+    axis.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        fontsize=8,
+        frameon=False,
+        borderpad=0.1,
+        reverse=True,
+    )
 
 
 def _canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:

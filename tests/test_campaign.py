@@ -70,6 +70,10 @@ def test_sampling_as_people_write_it(tmp_path):
         ("name: silicon\ncomposition: Si\nseeds:\n  kinds: [cristal]\n", "did you mean 'crystal'"),
         ("name: silicon\ncomposition: Si\nsampling:\n  n_samples: 999999\n", "give at most"),
         (
+            "name: silicon\ncomposition: Si\nsampling: {beyond: [../other]}\n",
+            "sampling.beyond.0: '../other'",
+        ),
+        (
             "name: silicon\ncomposition: Si\nsampling:\n  n_samples: 5\n  n_clusters: 6\n",
             "cannot all be represented",
         ),

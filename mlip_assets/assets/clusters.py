@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.sampling import Clusters, Embedding, cluster_pool
@@ -16,11 +17,15 @@ from resources.campaigns import CampaignFolder
     checks=[("no_empty_cluster", "as many clusters as asked for, none empty")],
 )
 def clusters(
-    context: dg.AssetExecutionContext, pca_embedding: Embedding, campaigns: CampaignFolder
+    context: dg.AssetExecutionContext,
+    pca_embedding: Embedding,
+    campaigns: CampaignFolder,
+    earlier: EarlierRuns,
 ) -> dg.MaterializeResult[Clusters]:
     """Clusters of the embedded frames; very large pools are reduced before they are clustered."""
     campaign = campaigns.load(context.partition_key)
     sampling = campaign.sampling
+    n_known = len(earlier.labelled_frames(campaign))
     found = cluster_pool(
         pca_embedding,
         sampling.n_samples,
@@ -28,6 +33,7 @@ def clusters(
         clustering=sampling.clustering,
         weighting=sampling.weighting,
         two_level_above=sampling.two_level_above,
+        n_labelled=n_known,
         seed=campaign.seed,
     )
     sizes = found.sizes
@@ -36,6 +42,7 @@ def clusters(
         value=found,
         metadata={
             "n_clusters": len(sizes),
+            "n_known_frames": n_known,
             "clustering": sampling.clustering,
             "weighting": sampling.weighting,
             "largest_cluster": int(sizes.max()),

@@ -3,6 +3,7 @@
 import dagster as dg
 from ase import Atoms
 
+from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.labelling import LabelledDatabase, label_frames
@@ -15,7 +16,7 @@ from resources.dft import DftResource
     group="learning",
     kinds={"gpaw", "sqlite"},
     io_manager="labels",
-    code_version="1",
+    code_version="2",
     pool="dft",
     checks=[
         ("labels_converged", "at least nine in ten frames have a converged label"),
@@ -29,16 +30,24 @@ def labelled_db(
     campaigns: CampaignFolder,
     dft: DftResource,
     compute: ComputeResource,
+    earlier: EarlierRuns,
 ) -> dg.MaterializeResult[LabelledDatabase]:
     """Force-consistent DFT labels from the ledger; only what it lacks is computed.
 
     A finished label is committed at once and never computed again, in this campaign or another. A
-    calculation that fails is recorded with its reason, and the rest go on.
+    calculation that fails is recorded with its reason, and the rest go on. A campaign that selects
+    beyond itself keeps the frames of its earlier runs.
     """
     campaign = campaigns.load(context.partition_key)
+    selected = {atoms.positions.tobytes() for atoms in selected_frames}
+    kept = [
+        atoms
+        for atoms in earlier.own_labelled_frames(campaign)
+        if atoms.positions.tobytes() not in selected
+    ]
     settings = campaign.labelling
     database = label_frames(
-        selected_frames,
+        [*selected_frames, *kept],
         dft.engine(settings),
         dft.ledger(),
         n_workers=compute.workers(),
@@ -51,6 +60,7 @@ def labelled_db(
         value=database,
         metadata={
             "n_labelled": len(database.labelled),
+            "n_kept_of_earlier_runs": len(kept),
             "n_failed": len(database.failed),
             "n_deferred": len(database.deferred),
             "dft_calls_made": database.n_calculated,
@@ -64,7 +74,7 @@ def labelled_db(
         check_results=[
             check(
                 "labels_converged",
-                10 * len(database.failed) <= len(selected_frames),
+                10 * len(database.failed) <= len(selected_frames) + len(kept),
                 failed=len(database.failed),
             ),
             check("isolated_energies", not missing, missing=missing),

@@ -2,10 +2,11 @@
 
 import dagster as dg
 
+from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.descriptors import DescriptorMatrix
-from mlip_assets.sampling import Embedding, fit_embedding
+from mlip_assets.sampling import Embedding, embed, fit_embedding
 from resources.campaigns import CampaignFolder
 
 
@@ -20,22 +21,30 @@ def pca_embedding(
     context: dg.AssetExecutionContext,
     descriptor_matrix: DescriptorMatrix,
     campaigns: CampaignFolder,
+    earlier: EarlierRuns,
 ) -> dg.MaterializeResult[Embedding]:
     """Principal components of the standardised descriptors; the fitted transform is kept."""
-    sampling = campaigns.load(context.partition_key).sampling
-    embedding = fit_embedding(
-        descriptor_matrix,
-        components=sampling.components,
-        variance=sampling.variance,
-        n_components=sampling.n_components,
-    )
+    campaign = campaigns.load(context.partition_key)
+    sampling = campaign.sampling
+    axes = earlier.axes(campaign)
+    if axes is not None:
+        embedding = embed(descriptor_matrix, axes)
+    else:
+        embedding = fit_embedding(
+            descriptor_matrix,
+            components=sampling.components,
+            variance=sampling.variance,
+            n_components=sampling.n_components,
+        )
     explained = float(embedding.explained_variance_ratio.sum())
-    wanted = sampling.variance if sampling.components == "variance" else 0.0
+    fitted = axes is None and sampling.components == "variance"
+    wanted = sampling.variance if fitted else 0.0
     return dg.MaterializeResult(
         value=embedding,
         metadata={
             "n_components": embedding.scores.shape[1],
-            "components_kept_by": sampling.components,
+            "components_kept_by": sampling.components if axes is None else "axes_from",
+            "axes_from": campaign.name if axes is None else sampling.axes_from,
             "explained_variance": explained,
             "components": figures.component_table(embedding),
             "picture": figures.markdown(figures.embedding_plot(embedding)),

@@ -3,6 +3,7 @@
 import dagster as dg
 from ase import Atoms
 
+from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.dynamics import close_contact
@@ -23,13 +24,17 @@ from resources.mace import MaceResource
     ],
 )
 def seeds(
-    context: dg.AssetExecutionContext, campaigns: CampaignFolder, mace: MaceResource
+    context: dg.AssetExecutionContext,
+    campaigns: CampaignFolder,
+    mace: MaceResource,
+    earlier: EarlierRuns,
 ) -> dg.MaterializeResult[list[Atoms]]:
     """Crystal, strained, vacancy, rattled, liquid-like and gas-phase starting structures.
 
     Disordered seeds are relaxed by the surrogate. The same campaign gives the same seeds.
     """
     campaign = campaigns.load(context.partition_key)
+    earlier.check(campaign)  # now, and not after hours of exploration
     surrogate = mace.surrogate(campaign)
     structures = build_seeds(campaign, calculator=surrogate.calculator())
 

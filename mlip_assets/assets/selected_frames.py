@@ -5,10 +5,20 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from io_managers.earlier import EarlierRuns
+from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.dynamics import Trajectory
-from mlip_assets.sampling import Clusters, Embedding, measure_coverage, select_frames
+from mlip_assets.files import write_text
+from mlip_assets.map_page import map_page
+from mlip_assets.sampling import (
+    Clusters,
+    Embedding,
+    measure_coverage,
+    project_frames,
+    select_frames,
+)
 from resources.campaigns import CampaignFolder
 
 
@@ -16,12 +26,15 @@ from resources.campaigns import CampaignFolder
     group="selection",
     kinds={"ase", "xyz"},
     io_manager="structures",
-    code_version="2",
+    code_version="3",
     required_info=("frame_id", "cluster", "reason", "seed_kind"),
     checks=[
         ("exact_count", "exactly the number of distinct frames asked for"),
         ("every_cluster_represented", "DIRECT leaves no region of the map out"),
-        ("better_than_random", "DIRECT covers more of the map than random selections of its size"),
+        (
+            "better_than_random",
+            "DIRECT leaves no frame as far from a selected one as random does (P99)",
+        ),
     ],
 )
 def selected_frames(
@@ -30,16 +43,29 @@ def selected_frames(
     pca_embedding: Embedding,
     clusters: Clusters,
     campaigns: CampaignFolder,
+    earlier: EarlierRuns,
+    storage: Storage,
 ) -> dg.MaterializeResult[list[Atoms]]:
-    """Exactly ``n_samples`` frames: DIRECT, every cluster represented, or a baseline."""
+    """Exactly ``n_samples`` frames: DIRECT, every cluster represented, or a baseline.
+
+    Frames labelled in the campaigns of ``sampling.beyond`` count as selected already. Beside the
+    frames lies a web page of the map; a click on it shows a structure.
+    """
     campaign = campaigns.load(context.partition_key)
     sampling = campaign.sampling
+    known = project_frames(
+        earlier.labelled_frames(campaign),
+        pca_embedding.axes,
+        campaign.descriptors,
+        campaign.elements,
+    )
     selection = select_frames(
         pca_embedding,
         clusters,
         sampling.n_samples,
         method=sampling.method,
         allocation=sampling.allocation,
+        labelled=known,
         duplicate_tolerance=sampling.duplicate_tolerance,
         n_atoms=_n_atoms(surrogate_trajectory) if sampling.prefer_small_cells else None,
         seed=campaign.seed,
@@ -48,9 +74,24 @@ def selected_frames(
     for atoms, row, reason in zip(frames, selection.indices, selection.reasons, strict=True):
         atoms.info.update(cluster=int(clusters.cluster[row]), reason=reason)
 
+    page = storage.folder(context.partition_key) / "selected_frames.html"
+    write_text(
+        page,
+        map_page(
+            campaign.name,
+            pca_embedding,
+            clusters,
+            frames,
+            surrogate_trajectory.frames,
+            seed=campaign.seed,
+        ),
+    )
+
     coverage = measure_coverage(pca_embedding, selection.indices, seed=campaign.seed)
     distinct = len({atoms.info["frame_id"] for atoms in frames})
-    hit, n_clusters = len({a.info["cluster"] for a in frames}), len(clusters.centres)
+    hit = {atoms.info["cluster"] for atoms in frames}
+    known_cells = set(clusters.predict(known).tolist())
+    new_cells, n_clusters = len(hit - known_cells), len(clusters.centres)
     is_baseline = sampling.method != "direct"
     return dg.MaterializeResult(
         value=frames,
@@ -65,27 +106,32 @@ def selected_frames(
             "distance_p50": coverage.selection.distance_p50,
             "distance_p99": coverage.selection.distance_p99,
             "distance_p99_random_mean": coverage.random_mean.distance_p99,
-            "clusters_hit": hit,
-            "clusters_hit_share": hit / n_clusters,
+            "clusters_hit": len(hit),
+            "clusters_hit_share": len(hit) / n_clusters,
+            "n_known_frames": len(known),
+            "clusters_known": len(known_cells),
+            "clusters_new": new_cells,
+            "map_page": dg.MetadataValue.path(str(page)),
             "coverage_table": figures.coverage_table(coverage, sampling.method),
             "picks": figures.pick_table(frames),
             "picture": figures.markdown(
-                figures.selection_map(pca_embedding, clusters, selection.indices)
+                figures.selection_map(pca_embedding, clusters, selection.indices, known)
             ),
         },
         check_results=[
             check("exact_count", distinct == sampling.n_samples, distinct=distinct),
             check(
                 "every_cluster_represented",
-                is_baseline or hit == n_clusters,
-                hit=hit,
+                is_baseline or new_cells == min(n_clusters - len(known_cells), len(frames)),
+                hit=len(hit),
+                known=len(known_cells),
                 clusters=n_clusters,
             ),
             check(
                 "better_than_random",
-                is_baseline or coverage.selection.score >= coverage.random_mean.score,
-                coverage=coverage.selection.score,
-                random=coverage.random_mean.score,
+                is_baseline or coverage.selection.distance_p99 <= coverage.random_mean.distance_p99,
+                distance_p99=coverage.selection.distance_p99,
+                random=coverage.random_mean.distance_p99,
             ),
         ],
     )

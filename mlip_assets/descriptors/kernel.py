@@ -41,6 +41,11 @@ CLOSEST = 1e-6
 
 _DONE, _AT_ONE_POINT, _TOO_DENSE = 0, 1, 2
 
+#: Of the code as it was imported, which is what is compiled, even if the files change later.
+_CODE_HASH = compilation.hash_of(
+    sys.modules[__name__], compilation, lanes, layout, loops, neighbours
+)
+
 
 class Plan(NamedTuple):
     """What is the same for all frames.
@@ -56,6 +61,8 @@ class Plan(NamedTuple):
         (n_groups,) how many centres a group has.
     pairs
         (n_pairs, 2) densities that are multiplied; ``n_species`` is the sum of all species.
+    summed
+        Whether any of the pairs needs that sum.
     inner
         Whether coefficients are averaged, and not power spectra.
     """
@@ -66,6 +73,7 @@ class Plan(NamedTuple):
     group: Array
     group_size: Array
     pairs: Array
+    summed: bool
     inner: bool
 
 
@@ -174,9 +182,7 @@ def _compiled(  # noqa: PLR0915
     n_max: int, l_max: int, degree: int, arithmetic: str, vectors: bool
 ) -> Callable[..., Any]:
     """The kernel; what it takes from here are constants to the compiler, and key the cache."""
-    code_hash = compilation.hash_of(
-        sys.modules[__name__], compilation, lanes, layout, loops, neighbours
-    )
+    code_hash = _CODE_HASH
     channels = padded_channels(n_max)
     n_rows = (l_max + 1) ** 2
     of_density = n_rows * channels
@@ -216,7 +222,7 @@ def _compiled(  # noqa: PLR0915
             for place in range(n_atoms):
                 atom = plan.order[place]
                 centre = gathered * of_centre
-                for at in range(centre, centre + of_centre):
+                for at in range(centre, centre + (of_centre if plan.summed else of_all)):
                     coefficients[at] = 0
                 own = centre + plan.kind[atom] * of_density
                 for n in range(channels):
@@ -268,9 +274,10 @@ def _compiled(  # noqa: PLR0915
                             )
                     for at in range(n_rows):
                         for n in range(channels):
-                            scaled = coefficients[start + at * channels + n] * scales[at]
-                            coefficients[start + at * channels + n] = scaled
-                            coefficients[centre + of_all + at * channels + n] += scaled
+                            coefficients[start + at * channels + n] *= scales[at]
+                    if plan.summed:
+                        for at in range(of_density):
+                            coefficients[centre + of_all + at] += coefficients[start + at]
                 gathered += 1
 
                 group = plan.group[atom]

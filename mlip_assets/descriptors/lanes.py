@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,7 @@ def register_budget() -> tuple[int, int]:
     return (32 if features.get("neon") else 16), 16
 
 
+@lru_cache(maxsize=1)
 def vectors_are_supported() -> bool:
     """Whether this processor multiplies and adds vectors in one instruction."""
     features = binding.get_host_cpu_features()

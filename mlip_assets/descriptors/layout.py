@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import factorial, pi, prod, sqrt
 
 import numpy as np
@@ -29,6 +30,7 @@ def monic_recursion(l: int, m: int) -> float:
     return (l - 1 - m) * (l - 1 + m) / ((2 * l - 3) * (2 * l - 1))
 
 
+@lru_cache(maxsize=32)
 def row_scales(l_max: int) -> NDArray[np.float64]:
     """What makes unscaled harmonics orthonormal, times the root of the power spectrum's prefactor.
 

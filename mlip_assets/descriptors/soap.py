@@ -159,12 +159,14 @@ def _plan(
 
     kind = np.searchsorted(kinds, z)
     group = {"off": np.arange(len(z)), "species": kind}.get(average, np.zeros_like(kind))
+    pairs = np.array(channel_pairs(len(kinds), compression))
     return Plan(
         kind=kind,
         n_species=len(kinds),
         order=np.argsort(group, kind="stable"),
         group=group,
         group_size=np.bincount(group, minlength=len(kinds) if average == "species" else 1),
-        pairs=np.array(channel_pairs(len(kinds), compression)),
+        pairs=pairs,
+        summed=bool(pairs.max() == len(kinds)),
         inner=average == "inner",
     )

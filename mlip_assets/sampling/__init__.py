@@ -12,6 +12,7 @@ from mlip_assets.sampling.coverage import (
 )
 from mlip_assets.sampling.direct import DirectSelection, cluster_pool, direct_select
 from mlip_assets.sampling.embedding import Embedding, embed, fit_embedding
+from mlip_assets.sampling.known import project_frames
 from mlip_assets.sampling.reduction import representatives
 from mlip_assets.sampling.selection import Selection, select_frames
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
@@ -35,6 +36,7 @@ __all__ = [
     "fit_clusters",
     "fit_embedding",
     "measure_coverage",
+    "project_frames",
     "representatives",
     "select_frames",
 ]

@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlip_assets.sampling import cluster_pool, fit_embedding, measure_coverage, representatives
+from mlip_assets.sampling import (
+    cluster_pool,
+    direct_select,
+    fit_embedding,
+    measure_coverage,
+    representatives,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +50,11 @@ def test_enough_is_left_to_choose_from(walkers: np.ndarray) -> None:
     embedding = fit_embedding(walkers[:3000])
     clusters = cluster_pool(embedding, 250, two_level_above=100)
     assert (clusters.sizes > 0).sum() == 250
+
+
+def test_two_levels_choose_exactly_so_many_whatever_the_order_of_rows(walkers: np.ndarray) -> None:
+    order = np.random.default_rng(0).permutation(len(walkers))
+    chosen = direct_select(walkers, 150, two_level_above=3000).indices
+    again = direct_select(walkers[order], 150, two_level_above=3000, frame_ids=order).indices
+    assert len(np.unique(chosen)) == 150
+    assert set(order[again]) == set(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 import dagster as dg
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 REPOSITORY = Path(__file__).parents[2]
 #: What a checkout has; campaigns, results and history are the test's own.
@@ -24,7 +26,34 @@ CHECKOUT = (
 #: How long a loaded machine of two cores may take to start Dagster or to make one tick.
 PATIENCE_S = 180
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--enable-unsafe-swiftshader",  # structures and maps are drawn by WebGL, here in software
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
 Found = TypeVar("Found")
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """A real browser; where everything must be tested, there must be one."""
+    found = os.environ.get("MLIP_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        message = f"no browser: none of {', '.join(BROWSERS)} on PATH, and MLIP_CHROMIUM is not set"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(OPTIONS))
+        yield browser
+        browser.close()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Error as BrowserError
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -30,31 +29,9 @@ CHECKS = {
     "labelled_db": ("labels_converged", "isolated_energies", "bound"),
     "model": ("stable_dynamics",),
 }
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SLOWLY_MS = 60_000
 RUN_MS = 600_000
 SCREEN, WIDE_SCREEN = {"width": 1400, "height": 900}, {"width": 1700, "height": 560}
-
-
-@pytest.fixture
-def chromium() -> str:
-    """The browser's executable; where everything must be tested, there must be one."""
-    found = os.environ.get("MLIP_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        message = f"no browser: none of {', '.join(BROWSERS)} on PATH, and MLIP_CHROMIUM is not set"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 @pytest.fixture
@@ -69,14 +46,11 @@ def url(project, tiny_campaign) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(chromium, url) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
-        page = browser.new_page(base_url=url, viewport=SCREEN)
-        page.set_default_timeout(SLOWLY_MS)
-        expect.set_options(timeout=SLOWLY_MS)
-        yield page
-        browser.close()
+def page(browser, url) -> Page:
+    page = browser.new_page(base_url=url, viewport=SCREEN)
+    page.set_default_timeout(SLOWLY_MS)
+    expect.set_options(timeout=SLOWLY_MS)
+    return page
 
 
 def test_a_campaign_is_run_by_clicking_and_its_results_are_seen(page, project):
@@ -148,6 +122,9 @@ def _see_the_selection(page: Page) -> None:
     expect(picture).to_be_visible()
     assert picture.evaluate("image => image.naturalWidth") > 100
     _keep(page, "selection-map")
+    page.keyboard.press("Escape")
+    row = page.get_by_role("row").filter(has=page.get_by_text("map_page", exact=True))
+    expect(row.get_by_text("selected_frames.html")).to_be_visible()
 
 
 @contextmanager

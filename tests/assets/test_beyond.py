@@ -1,0 +1,223 @@
+"""A selection that goes beyond what is labelled, and maps on the axes of another campaign."""
+
+import os
+import sys
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read
+
+from io_managers.earlier import EarlierRuns
+from io_managers.storage import Storage
+from mlip_assets.assets.contract import campaign_partitions
+from mlip_assets.assets.seeds import seeds
+from mlip_assets.campaign import CampaignError
+from mlip_assets.definitions import defs
+from mlip_assets.dynamics import plan_walkers, run_walkers
+from resources.campaigns import CampaignFolder
+from resources.compute import ComputeResource
+from resources.dft import DftResource
+
+TOY_ENGINE = Path(__file__).parents[1] / "labelling"
+N_SAMPLES = 4
+COPPER = """\
+name: {name}
+composition: {composition}
+exploration: {{n_steps: 80, sample_every: 2}}
+descriptors: {{r_cut: {r_cut}, n_max: 3, l_max: 2}}
+sampling: {{n_samples: 4, {sampling}}}
+"""
+
+
+class ToyDft(DftResource):
+    """Effective-medium theory through the real ledger and its child processes."""
+
+    calls_file: str
+
+    def engine(self, settings):
+        from toy_engine import ToyEngine
+
+        return ToyEngine(self.calls_file)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """``write`` a campaign of copper, ``run`` it from its frames to its labels."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(str(TOY_ENGINE))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TOY_ENGINE), *sys.path]))
+        yield Project(tmp_path_factory.mktemp("beyond"))
+
+
+@pytest.fixture(scope="module")
+def copper(project):
+    """What the first run of a campaign without any of the keys has made."""
+    project.write("copper")
+    return project.run("copper")
+
+
+class Project:
+    """Campaigns of one ledger, on frames that are the same for all."""
+
+    def __init__(self, folder, root=None):
+        self.folder, self.calls = folder, folder / "calls.txt"
+        self.storage = Storage(root=root or str(folder / "data"))
+        self.campaigns = CampaignFolder(folder=str(folder))
+        self.earlier = EarlierRuns(storage=self.storage)
+        self.instance = dg.DagsterInstance.ephemeral()
+
+    def write(self, name, sampling="", composition="Cu", r_cut=3.5):
+        text = COPPER.format(name=name, composition=composition, r_cut=r_cut, sampling=sampling)
+        (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        self.instance.add_dynamic_partitions("campaign", [name])
+        return self.campaigns.load(name)
+
+    def run(self, name, only=None):
+        """Metadata by asset."""
+
+        @dg.asset(partitions_def=campaign_partitions)
+        def surrogate_trajectory():
+            atoms = bulk("Cu", cubic=True)
+            atoms.info.update(seed_name="crystal", seed_kind="crystal")
+            walkers = plan_walkers(self.campaigns.load(name), [atoms], "0" * 64)
+            return run_walkers(walkers, EMT, self.folder / "frames")
+
+        resources = {
+            **{
+                k: type(v)(storage=self.storage)
+                for k, v in defs.resources.items()
+                if hasattr(v, "storage")
+            },
+            "storage": self.storage,
+            "campaigns": self.campaigns,
+            "compute": ComputeResource(n_workers=2),
+            "dft": ToyDft(
+                ledger_path=str(self.folder / "ledger" / "labels.db"), calls_file=str(self.calls)
+            ),
+            "io_manager": dg.mem_io_manager,
+        }
+        names = {"descriptor_matrix", "pca_embedding", "clusters", "selected_frames", "labelled_db"}
+        assets = [a for a in defs.assets if a.key.path[-1] in names]
+        result = dg.materialize(
+            [surrogate_trajectory, *assets],
+            resources=resources,
+            partition_key=name,
+            instance=self.instance,
+            selection=only,
+        )
+        failed = [c.check_name for c in result.get_asset_check_evaluations() if not c.passed]
+        assert set(failed) <= {"better_than_random"}  # of so few frames
+        made = {}
+        for event in result.get_asset_materialization_events():
+            found = event.step_materialization_data.materialization
+            made[found.asset_key.path[-1]] = {k: v.value for k, v in found.metadata.items()}
+        return made
+
+    def selected(self, name):
+        frames = read(self.folder / "data" / name / "selected_frames.extxyz", ":")
+        return {atoms.info["frame_id"] for atoms in frames}
+
+    def n_calls(self):
+        return len(self.calls.read_text().splitlines())
+
+
+def test_without_the_key_a_campaign_chooses_the_same_again(project, copper):
+    first = project.selected("copper")
+    assert copper["selected_frames"]["n_known_frames"] == 0
+    page = Path(copper["selected_frames"]["map_page"])
+    assert page == project.folder / "data" / "copper" / "selected_frames.html"
+    assert page.stat().st_size > 3_000_000
+    calls = project.n_calls()
+    made = project.run("copper")
+    assert project.selected("copper") == first
+    assert made["labelled_db"]["n_labelled"] == N_SAMPLES
+    assert project.n_calls() == calls
+
+
+@pytest.mark.usefixtures("copper")
+def test_a_campaign_beyond_itself_goes_on_with_what_is_new(project):
+    project.write("onward", "beyond: [onward]")
+    seen = set()
+    for run in range(3):
+        made = project.run("onward")
+        chosen = project.selected("onward")
+        assert len(chosen) == N_SAMPLES
+        assert not chosen & seen
+        seen |= chosen
+        selection, labels = made["selected_frames"], made["labelled_db"]
+        assert selection["n_known_frames"] == made["clusters"]["n_known_frames"] == run * N_SAMPLES
+        assert selection["clusters_new"] == N_SAMPLES  # enough cells were left for each pick
+        assert bool(selection["clusters_known"]) == (run > 0)
+        assert labels["n_labelled"] == len(seen)
+        assert labels["n_kept_of_earlier_runs"] == run * N_SAMPLES
+        assert labels["dft_calls_made"] == (N_SAMPLES if run else 0)  # the first are copper's
+    made = project.run("onward", only="labelled_db")
+    assert made["labelled_db"]["n_labelled"] == len(seen)
+    assert made["labelled_db"]["dft_calls_made"] == 0
+
+
+@pytest.mark.usefixtures("copper")
+def test_another_campaigns_labels_count_as_taken_on_its_own_axes(project):
+    beyond = project.write("beyond", "beyond: [copper], axes_from: copper")
+    made = project.run("beyond")
+    assert made["selected_frames"]["n_known_frames"] == N_SAMPLES
+    assert made["selected_frames"]["clusters_new"] == N_SAMPLES
+    assert not project.selected("beyond") & project.selected("copper")
+    assert made["labelled_db"]["n_labelled"] == N_SAMPLES
+    assert made["pca_embedding"]["axes_from"] == "copper"
+    theirs, ours = (
+        np.load(project.folder / "data" / n / "pca_embedding.npz") for n in ("copper", "beyond")
+    )
+    assert all(np.array_equal(theirs[name], ours[name]) for name in theirs.files)
+    assert project.earlier.axes(beyond) is not None
+
+
+@pytest.mark.usefixtures("copper")
+def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
+    beyond = project.write("beyond", "beyond: [copper, silver]")
+    with pytest.raises(
+        CampaignError,
+        match=r"beyond.yaml: sampling.beyond: campaign 'silver' has no labels .*make run CAMPAIGN=silver",
+    ):
+        project.earlier.check(beyond)
+    with pytest.raises(dg.Failure, match="campaign 'silver' has no labels"):
+        dg.materialize(
+            [seeds],
+            resources={
+                **defs.resources,
+                "campaigns": project.campaigns,
+                "earlier": project.earlier,
+            },
+            partition_key="beyond",
+            instance=project.instance,
+        )
+    aluminium = project.write("aluminium", "beyond: [copper]", composition="Al")
+    with pytest.raises(CampaignError, match="holds Cu, which the composition Al lacks"):
+        project.earlier.check(aluminium)
+    nowhere = project.write("nowhere", "axes_from: silver")
+    with pytest.raises(
+        CampaignError, match=r"nowhere.yaml: sampling.axes_from: campaign 'silver' has no map"
+    ):
+        project.earlier.check(nowhere)
+    wider = project.write("wider", "axes_from: copper", r_cut=4.5)
+    with pytest.raises(
+        CampaignError, match=r"described with r_cut = 3.5, this one is with r_cut = 4.5"
+    ):
+        project.earlier.check(wider)
+    project.earlier.check(project.write("new", "beyond: [new], axes_from: new"))
+
+
+def test_the_page_goes_where_the_frames_go(tmp_path):
+    project = Project(tmp_path, root="memory://beyond")
+    project.write("copper")
+    made = project.run(
+        "copper", only=dg.AssetSelection.all() - dg.AssetSelection.assets("labelled_db")
+    )
+    page = project.storage.folder("copper") / "selected_frames.html"
+    assert made["selected_frames"]["map_page"] == str(page)
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (page.parent / "selected_frames.extxyz").exists()

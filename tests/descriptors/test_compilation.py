@@ -1,0 +1,213 @@
+"""Compiled once, kept on disk, shared by processes and threads, and never older than its source."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mlip_assets
+from mlip_assets.descriptors import reference, soap_power_spectrum
+from mlip_assets.descriptors.kernel import PIECE
+
+PACKAGE = Path(mlip_assets.__file__).parent
+CRYSTAL = {
+    "positions": [[0.0, 0.0, 0.0], [1.3, 1.4, 1.2]],
+    "cells": [[2.9, 0.3, 0.0], [0.0, 3.1, 0.2], [0.1, 0.0, 2.7]],
+    "pbc": True,
+    "numbers": [14, 14],
+}
+SETTINGS: dict[str, Any] = {"species": ["Si"], "r_cut": 3.0, "l_max": 2, "sigma": 0.5}
+
+#: What every child process starts with; ``answer`` is one call and how it went.
+BEGINNING = f"""
+import json, multiprocessing, os, sys, threading, time
+from functools import partial
+import numpy as np
+from mlip_assets.descriptors import soap_power_spectrum
+call = partial(soap_power_spectrum, **{CRYSTAL}, **{SETTINGS})
+started = time.process_time()
+from numba.core import event
+
+def answer(**changes):
+    with event.install_recorder("numba:compile") as compiled:
+        features = call(**changes)[0].tolist()
+    return {{
+        "features": features,
+        "n_compiled": len(compiled.buffer),
+        "cpu_s": time.process_time() - started,
+    }}
+"""
+
+ONE_CALL = "print(json.dumps(answer(n_max=int(sys.argv[1]))))"
+
+
+def expected(n_max: int) -> Any:
+    return reference.soap_power_spectrum(**CRYSTAL, **SETTINGS, n_max=n_max)[0]
+
+
+def assert_right(features: Any, n_max: int = 2) -> None:
+    assert np.abs(np.array(features) - expected(n_max)).max() < 1e-8 * expected(n_max).max()
+
+
+def start(cache: Path, code: str, *arguments: object, project: Path = PACKAGE.parent) -> Any:
+    return subprocess.Popen(
+        [sys.executable, "-c", BEGINNING + code, *map(str, arguments)],
+        cwd=project,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(project)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(child: Any) -> Any:
+    output, _ = child.communicate(timeout=300)
+    assert child.returncode == 0
+    return json.loads(output)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filled by four processes at once, of which two and two compile the same."""
+    folder = tmp_path_factory.mktemp("compiled")
+    sizes = (2, 3, 2, 3)
+    children = [start(folder, ONE_CALL, n_max) for n_max in sizes]
+    for n_max, child in zip(sizes, children, strict=True):
+        told = result(child)
+        assert_right(told["features"], n_max)
+        assert told["n_compiled"] > 0
+    return folder
+
+
+@pytest.mark.slow
+def test_what_several_processes_compiled_at_once_is_loaded(cache: Path) -> None:
+    for n_max in (2, 3):
+        told = result(start(cache, ONE_CALL, n_max))
+        assert_right(told["features"], n_max)
+        assert told["n_compiled"] == 0
+        assert told["cpu_s"] < 3  # half a second on an idle machine
+    # two kernels that are kept by one name can be mixed up by processes that write at once
+    assert len(list(cache.rglob("*.nbi"))) == 2
+
+
+def test_arrays_of_any_layout_take_the_same_kernel(cache: Path) -> None:
+    layouts = """
+frames = np.repeat([call.keywords["positions"]], 6, axis=0)
+fixed = frames.copy()
+fixed.flags.writeable = False
+calls = [{"positions": x} for x in (frames, frames[::2], np.asfortranarray(frames), fixed)]
+calls += [
+    {"positions": frames, "pbc": np.ones((6, 3), bool)},
+    {"positions": frames, "cells": np.repeat([call.keywords["cells"]], 6, axis=0)},
+    {"positions": frames, "n_threads": 2},
+]
+print(json.dumps([answer(n_max=2, **changes) for changes in calls]))
+"""
+    for told in result(start(cache, layouts)):
+        assert_right(told["features"])
+        assert told["n_compiled"] == 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(
+            """
+answers = []
+together = [threading.Thread(target=lambda: answers.append(answer(n_max=2))) for _ in range(2)]
+for thread in together: thread.start()
+for thread in together: thread.join()
+print(json.dumps(answers))
+""",
+            id="two threads",
+        ),
+        pytest.param(
+            """
+before = answer(n_max=2)
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.write(writing, json.dumps(answer(n_max=2)).encode())
+    os._exit(0)
+os.close(writing)
+with open(reading) as child: told = json.load(child)
+print(json.dumps([before, told, answer(n_max=2)]))
+""",
+            id="fork",
+            marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
+        ),
+        pytest.param(
+            """
+before = answer(n_max=2)
+rest = {name: value for name, value in call.keywords.items() if name != "positions"}
+with multiprocessing.get_context("spawn").Pool(2) as pool:
+    theirs = pool.map(partial(soap_power_spectrum, **rest, n_max=2), [frames, frames])
+told = [{"features": features[0].tolist()} for features in theirs]
+print(json.dumps([before, *told]))
+""",
+            id="spawn",
+        ),
+    ],
+)
+def test_beside_torch(cache: Path, code: str) -> None:
+    torch = """
+import torch
+torch.set_num_threads(2)
+frames = np.repeat([call.keywords["positions"]], 300, axis=0)
+call = partial(call, positions=frames, n_threads=2)
+torch.ones(300, 300) @ torch.ones(300, 300)
+"""
+    for told in result(start(cache, torch + code)):
+        assert_right(told["features"])
+
+
+@pytest.mark.slow
+def test_never_older_than_a_helper(tmp_path: Path) -> None:
+    project, cache = tmp_path / "project", tmp_path / "cache"
+    shutil.copytree(PACKAGE, project / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert_right(result(start(cache, ONE_CALL, 2, project=project))["features"])
+    for helper, before, after in (
+        ("lanes.py", "self.builder.fsub(", "self.builder.fadd("),
+        ("neighbours.py", "image] - centre[1]", "image] - centre[0]"),
+    ):
+        path = project / PACKAGE.name / "descriptors" / helper
+        changed = swapped(path, before, after)
+        told = result(start(cache, ONE_CALL, 2, project=project))
+        assert told["n_compiled"] > 0
+        assert np.abs(np.array(told["features"]) - expected(2)).max() > 1e-3 * expected(2).max()
+        changed()
+
+
+def swapped(path: Path, before: str, after: str) -> Callable[[], object]:
+    """Change a file without a change of its size and its times; returned is the way back."""
+    known, source = path.stat(), path.read_text(encoding="utf-8")
+    assert source.count(before) == 1
+
+    def write(text: str) -> None:
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
+        assert path.stat().st_size == known.st_size
+
+    write(source.replace(before, after))
+    return lambda: write(source)
+
+
+def test_any_number_of_threads_gives_the_same_bytes() -> None:
+    rng = np.random.default_rng(0)
+    n_frames = 2 * PIECE + 50
+    positions = np.array(CRYSTAL["positions"]) + rng.normal(0, 0.1, (n_frames, 2, 3))
+    settings = SETTINGS | {"n_max": 4, "l_max": 3}
+    one, two, three = (
+        soap_power_spectrum(
+            **CRYSTAL | {"positions": positions}, **settings, n_threads=n_threads
+        ).tobytes()
+        for n_threads in (1, 2, 3)
+    )
+    assert one == two == three

@@ -1,0 +1,85 @@
+"""Pictures of very many frames: quick, small, and the rare ones are still seen."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from ase import Atoms
+from matplotlib.image import imread
+
+from mlip_assets import figures
+from mlip_assets.sampling import Clusters, Embedding, PrincipalAxes
+
+N_FRAMES, N_CLUSTERS = 1_000_000, 2000
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """A million frames in one dense spot, but for one that is far away."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(N_FRAMES, 3))
+    scores[-1] = 20
+    axes = PrincipalAxes(np.zeros(3), np.ones(3), np.eye(3), np.ones(3), np.array([0.5, 0.3, 0.2]))
+    cluster = np.sort((N_CLUSTERS * rng.random(N_FRAMES) ** 2).astype(np.int64))
+    centres = (
+        np.stack([np.bincount(cluster, c) for c in scores.T], 1) / np.bincount(cluster)[:, None]
+    )
+    ids = np.arange(N_FRAMES)
+    return (
+        Embedding(ids, scores, axes),
+        Clusters(ids, cluster, np.zeros(N_FRAMES), centres, np.ones(3)),
+    )
+
+
+def test_a_million_frames_make_a_small_picture_soon(pool):
+    embedding, clusters = pool
+    selected = np.arange(0, N_FRAMES, N_FRAMES // N_CLUSTERS)
+    started = time.process_time()
+    png = figures.selection_map(embedding, clusters, selected, embedding.scores[:7] + 0.1)
+    assert time.process_time() - started < 20
+    assert len(png) < 400_000
+    picture = imread(io.BytesIO(png))
+    assert 800 < picture.shape[1] < 1200
+
+
+def test_one_frame_alone_is_seen(pool):
+    """The far corner of the map is empty but for it."""
+    from matplotlib.figure import Figure
+
+    axis = Figure().subplots()
+    figures._map(axis, *pool)
+    (picture,) = axis.images
+    opacity = picture.get_array()[:, :, 3]
+    assert opacity[-1, -1] >= 0.25
+    assert np.count_nonzero(opacity[-20:, -20:]) == 1
+    assert opacity.max() == 1
+
+
+def test_bars_hold_every_frame_and_pick(pool):
+    from matplotlib.figure import Figure
+
+    _, clusters = pool
+    axis = Figure().subplots()
+    figures._cluster_bars(
+        axis, frames=clusters.sizes, selected=np.ones(len(clusters.sizes), dtype=int)
+    )
+    heights = [bar.get_height() for bar in axis.patches]
+    assert len(heights) <= figures.CLUSTER_BARS
+    assert sum(heights) == N_FRAMES
+    assert heights[0] == max(heights)
+    (line,) = axis.lines
+    assert line.get_ydata().sum() == len(clusters.sizes)
+
+
+def test_the_table_has_a_row_for_each_pick():
+    def pick(frame_id):
+        info = {"frame_id": np.int64(frame_id), "walker": "w", "temperature_K": 311.123456}
+        info |= {"target_temperature_K": 300.0, "surrogate_energy_eV": -7.0, "cluster": 3}
+        return Atoms("Si2", info=info | {"reason": "medoid of cluster 3"})
+
+    records = figures.pick_table([pick(i) for i in range(300)]).records
+    assert [record.data["frame_id"] for record in records] == list(range(300))
+    assert records[0].data["surrogate_energy_eV_per_atom"] == -3.5
+    assert records[0].data["temperature_K"] == 311.12
+    assert len(figures.pick_table([pick(i) for i in range(1500)]).records) == figures.PICK_ROWS
