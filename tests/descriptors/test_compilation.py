@@ -60,7 +60,8 @@ def assert_right(features: Any, n_max: int = 2) -> None:
 
 def start(cache: Path, code: str, *arguments: object, project: Path = PACKAGE.parent) -> Any:
     return subprocess.Popen(
-        [sys.executable, "-c", BEGINNING + code, *map(str, arguments)],
+        # without -B Python itself keeps bytecode by the time and size of a file
+        [sys.executable, "-B", "-c", BEGINNING + code, *map(str, arguments)],
         cwd=project,
         env=os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(project)},
         stdout=subprocess.PIPE,
