@@ -183,6 +183,7 @@ def _compiled(  # noqa: PLR0915
 ) -> Callable[..., Any]:
     """The kernel; what it takes from here are constants to the compiler, and key the cache."""
     code_hash = _CODE_HASH
+    steps = lanes if vectors else loops
     channels = padded_channels(n_max)
     n_rows = (l_max + 1) ** 2
     of_density = n_rows * channels
@@ -240,38 +241,21 @@ def _compiled(  # noqa: PLR0915
                             near[3, first:],
                         )
                         some = min(BLOCK, n - first)
-                        if vectors:
-                            lanes.harmonics(
-                                l_max, x, y, z, r2, some, per_length, values, intervals, fractions
-                            )
-                            lanes.expand(
-                                n_max,
-                                l_max,
-                                degree,
-                                values,
-                                intervals,
-                                fractions,
-                                some,
-                                table,
-                                coefficients,
-                                start,
-                            )
-                        else:
-                            loops.harmonics(
-                                l_max, x, y, z, r2, some, per_length, values, intervals, fractions
-                            )
-                            loops.expand(
-                                n_max,
-                                l_max,
-                                degree,
-                                values,
-                                intervals,
-                                fractions,
-                                some,
-                                table,
-                                coefficients,
-                                start,
-                            )
+                        steps.harmonics(
+                            l_max, x, y, z, r2, some, per_length, values, intervals, fractions
+                        )
+                        steps.expand(
+                            n_max,
+                            l_max,
+                            degree,
+                            values,
+                            intervals,
+                            fractions,
+                            some,
+                            table,
+                            coefficients,
+                            start,
+                        )
                     for at in range(n_rows):
                         for n in range(channels):
                             coefficients[start + at * channels + n] *= scales[at]
@@ -296,30 +280,17 @@ def _compiled(  # noqa: PLR0915
                     for pair in range(len(plan.pairs)):
                         left = plan.pairs[pair, 0] * of_density
                         right = plan.pairs[pair, 1] * of_density
-                        if vectors:
-                            lanes.add_products(
-                                n_max,
-                                l_max,
-                                coefficients,
-                                left,
-                                right,
-                                gathered,
-                                of_centre,
-                                products,
-                                pair * of_pair,
-                            )
-                        else:
-                            loops.add_products(
-                                n_max,
-                                l_max,
-                                coefficients,
-                                left,
-                                right,
-                                gathered,
-                                of_centre,
-                                products,
-                                pair * of_pair,
-                            )
+                        steps.add_products(
+                            n_max,
+                            l_max,
+                            coefficients,
+                            left,
+                            right,
+                            gathered,
+                            of_centre,
+                            products,
+                            pair * of_pair,
+                        )
                     gathered = 0
                 if last:
                     write_features(
