@@ -48,7 +48,7 @@ bench: $(VENV)/.development ## the benchmarks in full, beside other programs
 	MLIP_BENCHMARKS=full $(BIN)/python -m pytest -s tests/benchmarks --benchmark-json=benchmark.json
 
 bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about an hour)
-	$(BIN)/pip install -c constraints.txt -e '.[teacher]'
+	$(BIN)/pip install -c constraints.txt -e '.[chgnet]'
 	$(BIN)/python scripts/distil_bundled_model.py --work data/bundled-model
 
 # torch first and alone: what depends on it then takes the build that is there. GPAW is compiled

@@ -23,16 +23,30 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 SeedKind = Literal["crystal", "strained", "vacancy", "rattled", "liquid", "cluster"]
 
-#: Surrogates that mace-torch can fetch by name, beside ``bundled`` and any model file.
+#: Surrogates known by name, beside ``bundled``, ``own-model`` and any MACE file. A name may be
+#: followed by a folder, as in ``m3gnet:models/M3GNet``.
 NAMED_SURROGATES = (
     "mace-mp-0",
     "mace-mp-0-small",
     "mace-mp-0-large",
+    "mace-mp-0b",
+    "mace-mp-0b-small",
+    "mace-mp-0b2",
+    "mace-mp-0b2-small",
+    "mace-mp-0b2-large",
     "mace-mp-0b3",
     "mace-mpa-0",
     "mace-omat-0",
+    "mace-omat-0-small",
+    "mace-matpes-pbe-0",
+    "mace-matpes-r2scan-0",
+    "chgnet",
+    "m3gnet",
 )
 BUNDLED_SURROGATE = "bundled"
+OWN_SURROGATE = "own-model"
+_FOLDER_SURROGATES = ("m3gnet",)
+_NOT_MACE = ("chgnet", "m3gnet")
 
 #: Elements whose PAW valence states are smooth enough for a low plane-wave cut-off (eV).
 _SOFT_CUTOFF_EV = {"Si": 250.0}
@@ -83,18 +97,36 @@ class SeedSettings(_Section):
         return self
 
 
+def _one_or_a_committee(value: Any) -> Any:
+    """A text stays; a list of texts becomes a tuple."""
+    if isinstance(value, str) and value:
+        return value
+    names = list(value) if isinstance(value, list | tuple) else []
+    if len(names) >= 2 and all(isinstance(name, str) and name for name in names):
+        if len(set(names)) < len(names):
+            raise ValueError(f"{names} names a model twice, which would vote twice; name each once")
+        return tuple(names)
+    raise ValueError(
+        f"{value!r} is neither a name nor a file; write one, or a list of two or more for a committee"
+    )
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class ExplorationSettings(_Section):
     """Molecular dynamics with the surrogate."""
 
-    surrogate: str = Field(
+    surrogate: Annotated[str | tuple[str, ...], BeforeValidator(_one_or_a_committee)] = Field(
         BUNDLED_SURROGATE,
-        description=f"{BUNDLED_SURROGATE} | {' | '.join(NAMED_SURROGATES)} | path to a MACE .model "
-        "file (a pickle: only from a source you trust)",
+        description=f"{BUNDLED_SURROGATE} | {' | '.join(NAMED_SURROGATES)} | m3gnet:<folder> | "
+        f"{OWN_SURROGATE}: what this campaign trained last | path to a MACE .model file (a pickle: "
+        "only from a source you trust) | a list of these: a committee, whose mean forces act",
     )
-    surrogate_sha256: str | None = Field(
+    surrogate_sha256: Sha256 | tuple[Sha256, ...] | None = Field(
         None,
-        pattern=r"^[0-9a-f]{64}$",
-        description="expected SHA-256 of the model file; a mismatch is an error",
+        description="expected SHA-256 of the model file, one for each of a committee; a mismatch is "
+        "an error",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda | cuda:0 …"
@@ -113,6 +145,22 @@ class ExplorationSettings(_Section):
     n_steps: int = Field(400, ge=1, description="steps of every walker")
     sample_every: int = Field(5, ge=1, description="steps between two stored frames")
     replicas: int = Field(1, ge=1, le=10_000, description="walkers per seed and temperature")
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """The surrogate, or the members of the committee."""
+        return (self.surrogate,) if isinstance(self.surrogate, str) else self.surrogate
+
+    @model_validator(mode="after")
+    def _a_hash_each(self) -> Self:
+        expected = self.surrogate_sha256
+        hashes = (expected,) if isinstance(expected, str) else expected
+        if hashes is not None and len(hashes) != len(self.surrogates):
+            raise ValueError(
+                f"surrogate_sha256: {len(hashes)} given for {len(self.surrogates)} in surrogate; "
+                "give one for each, in the same order"
+            )
+        return self
 
     @model_validator(mode="after")
     def _physical(self) -> Self:
@@ -397,6 +445,12 @@ class Campaign(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _count_elements(self.composition)
+        tuned = self.exploration.surrogates[0].partition(":")[0]
+        if self.training.start_from == "surrogate" and tuned in _NOT_MACE:
+            raise ValueError(
+                f"training.start_from: '{tuned}' is no MACE model and cannot be fine-tuned; write "
+                "'start_from: scratch'"
+            )
         if self.sampling.n_samples > self.n_frames:
             raise ValueError(
                 f"sampling.n_samples: {self.sampling.n_samples} frames wanted, but {self.n_walkers} "
@@ -482,18 +536,33 @@ def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
             find_prototype(campaign.composition)
         except ValueError as error:
             raise CampaignError(f"{file}: composition: {error}") from error
-    surrogate = campaign.exploration.surrogate
-    if surrogate not in (BUNDLED_SURROGATE, *NAMED_SURROGATES):
-        path = (file.parent / surrogate).resolve()
-        if not path.is_file():
-            near = _nearest(surrogate, [BUNDLED_SURROGATE, *NAMED_SURROGATES])
-            raise CampaignError(
-                f"{file}: exploration.surrogate: '{surrogate}' is neither a known model nor a file "
-                f"({path} does not exist){near}"
-            )
-        exploration = campaign.exploration.model_copy(update={"surrogate": str(path)})
-        updates["exploration"] = exploration
+    found = tuple(_found_surrogate(name, file) for name in campaign.exploration.surrogates)
+    surrogate = found if len(found) > 1 else found[0]
+    updates["exploration"] = campaign.exploration.model_copy(update={"surrogate": surrogate})
     return campaign.model_copy(update=updates)
+
+
+def _found_surrogate(name: str, file: Path) -> str:
+    """A known name as it is; a file or the folder after a name with its absolute path."""
+    known = [BUNDLED_SURROGATE, OWN_SURROGATE, *NAMED_SURROGATES]
+    family, colon, folder = name.partition(":")
+    if colon and family in _FOLDER_SURROGATES:
+        path = (file.parent / folder).resolve()
+        if not path.is_dir():
+            raise CampaignError(
+                f"{file}: exploration.surrogate: '{name}': there is no folder {path}; write "
+                f"'{family}:' and the folder of its model, or '{family}' alone"
+            )
+        return f"{family}:{path}"
+    if name in known:
+        return name
+    path = (file.parent / name).resolve()
+    if not path.is_file():
+        raise CampaignError(
+            f"{file}: exploration.surrogate: '{name}' is neither a known model nor a file "
+            f"({path} does not exist){nearest(name, known)}"
+        )
+    return str(path)
 
 
 def _readable_structure(name: str, campaign: Campaign, file: Path) -> str:
@@ -534,14 +603,15 @@ def _count_elements(composition: str) -> dict[str, int]:
         return dict(counts)
     wrong = unknown[0] if unknown else composition
     symbols = [symbol for symbol, number in atomic_numbers.items() if number > 0]
-    near = _nearest(wrong, symbols)
+    near = nearest(wrong, symbols)
     raise ValueError(
         f"composition: '{wrong}' is not a chemical element or formula{near}; "
         "write a formula such as Si, NaCl or Cu3Au"
     )
 
 
-def _nearest(word: str, choices: list[str]) -> str:
+def nearest(word: str, choices: list[str]) -> str:
+    """``; did you mean '…'?`` with the choice most like a word, or nothing."""
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(word.lower(), list(by_lower), 1, cutoff=0.5)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
@@ -559,7 +629,7 @@ def _explain(problem: Any) -> str:
             assert section is not None
             known = list(section.model_fields)
             return (
-                f"{key}: unknown key{_nearest(location[-1], known)}; known keys: {', '.join(known)}"
+                f"{key}: unknown key{nearest(location[-1], known)}; known keys: {', '.join(known)}"
             )
         case "missing":
             return f"{key}: missing; add '{key}: …'{meaning}"
@@ -568,7 +638,7 @@ def _explain(problem: Any) -> str:
             return prefix + str(problem["ctx"]["error"])
         case "literal_error":
             choices = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
-            near = _nearest(str(value), choices)
+            near = nearest(str(value), choices)
             return f"{key}: {value!r} is not possible{near}; choose from: {', '.join(choices)}"
         case "float_parsing" | "int_parsing" | "float_type" | "int_type" if _has_unit(value):
             number = str(value).split()[0]

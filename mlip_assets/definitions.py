@@ -53,7 +53,7 @@ defs = dg.Definitions(
         "campaigns": CampaignFolder(folder=str(campaigns)),
         "compute": ComputeResource(),
         "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
-        "mace": MaceResource(),
+        "mace": MaceResource(own_models=str(data / "{campaign}" / "model")),
         "storage": storage,
         "earlier": EarlierRuns(storage=storage),
         "structures": ExtxyzIOManager(storage=storage),

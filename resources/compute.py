@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
@@ -13,6 +15,7 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     n_workers: int = Field(default=0, ge=0, description="workers; 0: one per usable core")
 
-    def workers(self, device: str = "cpu") -> int:
-        """Workers to start; one where a GPU does the work."""
-        return 1 if device.startswith("cuda") else self.n_workers or usable_cores()
+    def workers(self, devices: str | Sequence[str] = "cpu") -> int:
+        """Workers to start; one a GPU where GPUs do the work."""
+        gpus = [devices] if isinstance(devices, str) else list(devices)
+        return len(gpus) if gpus[0].startswith("cuda") else self.n_workers or usable_cores()

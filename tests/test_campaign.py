@@ -66,6 +66,19 @@ def test_sampling_as_people_write_it(tmp_path):
         ("name: silicon\ncomposition: Si\nexploration:\n  timestep_fs: 0.002\n", "time step, fs"),
         ("name: silicon\ncomposition: Si\nexploration:\n  surrogate: mace-mp0\n", "'mace-mp-0'"),
         ("name: silicon\ncomposition: Si\nexploration:\n  surrogate: no.model\n", "does not exist"),
+        (
+            "name: silicon\ncomposition: Si\nexploration: {surrogate: [bundled, mace-mp-1]}\n",
+            "did you mean 'mace-mp-0'",
+        ),
+        (
+            "name: silicon\ncomposition: Si\nexploration: {surrogate: 'm3gnet:nowhere'}\n"
+            "training: {start_from: scratch}\n",
+            "there is no folder",
+        ),
+        (
+            "name: silicon\ncomposition: Si\nexploration: {surrogate: m3gnet}\n",
+            "training.start_from: 'm3gnet' is no MACE model",
+        ),
         ("name: silicon\ncomposition: Si\nseeds:\n  files: [no.cif]\n", "does not exist"),
         ("name: silicon\ncomposition: Si\nseeds:\n  kinds: [cristal]\n", "did you mean 'crystal'"),
         ("name: silicon\ncomposition: Si\nsampling:\n  n_samples: 999999\n", "give at most"),

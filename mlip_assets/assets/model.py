@@ -12,8 +12,8 @@ from mlip_assets.dynamics import try_dynamics
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.training import TrainedModel, fit_mace
 from resources.campaigns import CampaignFolder
+from resources.devices import find_device
 from resources.mace import MaceResource
-from resources.surrogate import find_device
 
 
 @pipeline_asset(

@@ -14,8 +14,10 @@ from ase.build import bulk
 
 from mlip_assets.campaign import NAMED_SURROGATES, Campaign
 from mlip_assets.files import sha256_of_file
+from resources.devices import DeviceError, find_device
 from resources.mace import MaceResource
-from resources.surrogate import MACE_TORCH_NAMES, SurrogateError, find_device, find_surrogate
+from resources.surrogate import FINDERS, SurrogateError, find_surrogate
+from resources.surrogates.mace import MACE_TORCH_NAMES
 
 ROOT = Path(__file__).parents[2]
 CUDA = torch.cuda.is_available()
@@ -28,8 +30,9 @@ def bundled(**settings):
 def test_names_are_those_mace_torch_knows():
     from mace.calculators.foundations_models import mace_mp_names
 
-    assert set(MACE_TORCH_NAMES) == set(NAMED_SURROGATES)
-    assert set(MACE_TORCH_NAMES.values()) <= set(mace_mp_names)
+    several_heads = {None, "mh-0", "mh-1"}
+    assert set(MACE_TORCH_NAMES.values()) == set(mace_mp_names) - several_heads
+    assert set(FINDERS) == {"bundled", *NAMED_SURROGATES}
 
 
 def test_named_checkpoint_is_loaded_from_mace_torchs_cache(tmp_path, monkeypatch):
@@ -73,6 +76,75 @@ def test_hash_is_checked_before_a_file_is_unpickled(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+def test_a_file_is_unpickled_once_and_not_at_all_when_it_changed(tmp_path, monkeypatch):
+    file = bundled().save_model(tmp_path / "a.model")
+    loads, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: loads.append(1) or load(*a, **k))
+    surrogate = find_surrogate(str(file), device="cpu", dtype="float32")
+    assert not loads
+    surrogate.require_elements(["Si"])
+    assert surrogate.elements() == bundled().elements()
+    surrogate.calculator()
+    assert len(loads) == 1
+    assert surrogate.module() is not surrogate.module()
+    file.write_bytes(file.read_bytes() + b"more")
+    with pytest.raises(SurrogateError, match="was changed since"):
+        surrogate.module()
+
+
+def test_files_that_are_no_model(tmp_path):
+    (tmp_path / "text.model").write_text("not a model")
+    torch.save({"state": 1}, tmp_path / "state.model")
+    for name, said in (("text", "cannot be loaded as a MACE model"), ("state", "holds a dict")):
+        file = str(tmp_path / f"{name}.model")
+        with pytest.raises(SurrogateError, match=said):
+            find_surrogate(file, device="cpu", dtype="float32").elements()
+
+
+def test_missing_package_and_nearest_name(monkeypatch):
+    from resources.surrogates import base
+
+    monkeypatch.setattr(base.importlib.util, "find_spec", lambda name: None)
+    for name in ("chgnet", "m3gnet"):
+        with pytest.raises(SurrogateError, match=rf"pip install -c .* -e '\.\[{name}\]'"):
+            find_surrogate(name, device="cpu", dtype="float32")
+    with pytest.raises(SurrogateError, match="did you mean 'mace-omat-0'"):
+        find_surrogate("mace-omat0", device="cpu", dtype="float32")
+
+
+def test_the_campaigns_own_last_model(tmp_path):
+    """What the model asset keeps is what the next exploration finds, by the campaign's name."""
+    from mlip_assets.training import TrainedModel
+
+    campaign = Campaign(name="si", composition="Si", exploration={"surrogate": "own-model"})
+    resource = MaceResource(own_models=str(tmp_path / "{campaign}" / "model"))
+    with pytest.raises(SurrogateError, match=r"holds none yet; .*'bundled'"):
+        resource.surrogate(campaign)
+    folder = tmp_path / "si" / "model"
+    folder.mkdir(parents=True)
+    TrainedModel(
+        model_file=bundled().save_model(tmp_path / "trained.model"),
+        metrics={},
+        dataset_sha256="0" * 64,
+        weights_sha256="0" * 64,
+        parity={},
+        elements=("Si",),
+        start_from="scratch",
+        wall_s=1.0,
+    ).save(folder)
+    surrogate = resource.surrogate(campaign)
+    assert surrogate.metadata()["surrogate"] == "own-model"
+    assert surrogate.sha256 == sha256_of_file(folder / "model.model")
+    atoms, reference = bulk("Si"), bulk("Si")
+    atoms.calc, reference.calc = surrogate.calculator(), bundled().calculator()
+    assert atoms.get_potential_energy() == pytest.approx(reference.get_potential_energy(), abs=1e-6)
+    (folder / "model.model").write_bytes(b"swapped")
+    with pytest.raises(SurrogateError, match="changed after training"):
+        resource.surrogate(campaign)
+    with pytest.raises(SurrogateError, match="only within a campaign"):
+        find_surrogate("own-model", device="cpu", dtype="float32")
+
+
 def test_missing_file_device_and_element():
     with pytest.raises(SurrogateError, match="no model file"):
         find_surrogate("nowhere.model", device="cpu", dtype="float32")
@@ -81,7 +153,7 @@ def test_missing_file_device_and_element():
         MaceResource().surrogate(campaign)
     if not CUDA:
         assert find_device("auto", "exploration.device") == "cpu"
-        with pytest.raises(SurrogateError, match=r"training\.device: 'cuda:3'"):
+        with pytest.raises(DeviceError, match=r"training\.device: 'cuda:3'"):
             find_device("cuda:3", "training.device")
 
 

@@ -1,0 +1,109 @@
+"""What every surrogate is: weights with a name and a hash, on one or more devices."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resources.devices import describe_devices
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+
+class SurrogateError(ValueError):
+    """The surrogate a campaign names cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Surrogate(ABC):
+    """Weights, where they came from, and where they run. Plain and picklable, for workers."""
+
+    name: str
+    """As written in the campaign."""
+    sha256: str
+    """Of the weights."""
+    devices: tuple[str, ...]
+    """``("cpu",)`` or one ``cuda:n`` for each GPU: never ``auto``, that has been decided."""
+    dtype: str
+    """``float32`` or ``float64``."""
+
+    @property
+    def device(self) -> str:
+        """The first of its devices."""
+        return self.devices[0]
+
+    @abstractmethod
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols the weights know."""
+
+    @abstractmethod
+    def build(self, device: str) -> Calculator:
+        """An ASE calculator on a device: energy eV, forces eV/Å, stress eV/Å³."""
+
+    def calculator(self, worker: int = 0) -> Calculator:
+        """The calculator of one worker of several; workers share out the GPUs in turn."""
+        import torch
+
+        device = self.devices[worker % len(self.devices)]
+        if device == "cpu":
+            torch.set_num_threads(1)  # more threads slow small cells down; walkers run in parallel
+            # Fused kernels replace the others after a warm-up and round differently: without this,
+            # a walker that resumes in a new process would leave its unbroken course.
+            torch.jit.set_fusion_strategy([])
+        return self.build(device)
+
+    def save_model(self, path: Path) -> Path:
+        """Write the ``.model`` file that mace-torch's trainer fine-tunes from.
+
+        Raises
+        ------
+        SurrogateError
+            The surrogate is not a MACE model.
+        """
+        raise SurrogateError(
+            f"training.start_from: surrogate '{self.name}' is no MACE model, which {path.name} "
+            "would be fine-tuned from; write 'start_from: scratch'"
+        )
+
+    def require_elements(self, wanted: Sequence[str]) -> None:
+        """Raise SurrogateError when the weights lack an element."""
+        known = self.elements()
+        missing = [symbol for symbol in wanted if symbol not in known]
+        if missing:
+            raise SurrogateError(
+                f"exploration.surrogate: '{self.name}' does not know {', '.join(missing)} (it knows "
+                f"{' '.join(known)}); choose another, such as mace-mp-0, or give a model file"
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        """What a reader of the lineage wants to know: model, hash, device, GPU."""
+        return {
+            "surrogate": self.name,
+            "surrogate_sha256": self.sha256,
+            "device": ", ".join(self.devices),
+            "dtype": self.dtype,
+            **describe_devices(self.devices),
+        }
+
+
+def require_package(package: str, extra: str, name: str) -> None:
+    """Raise SurrogateError, with the command to run, when an optional package is missing."""
+    if importlib.util.find_spec(package) is None:
+        raise SurrogateError(
+            f"exploration.surrogate: '{name}' needs the package {package}, which is not installed; "
+            f"run: python -m pip install -c constraints.txt -e '.[{extra}]'"
+        )
+
+
+def require_float32(dtype: str, name: str) -> None:
+    """Raise SurrogateError for a surrogate whose program rounds its input to float32."""
+    if dtype != "float32":
+        raise SurrogateError(
+            f"exploration.dtype: '{name}' computes in float32 only; write 'dtype: float32', or "
+            "choose a MACE model"
+        )

@@ -1,0 +1,197 @@
+"""MACE: the bundled weights, the checkpoints mace-torch fetches by name, and any model file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mlip_assets.campaign import BUNDLED_SURROGATE, NAMED_SURROGATES, OWN_SURROGATE, nearest
+from mlip_assets.files import sha256_of_file, write_atomically
+from mlip_assets.training import TrainedModel
+from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
+from resources.surrogates.base import Surrogate, SurrogateError
+
+if TYPE_CHECKING:
+    import torch
+    from ase.calculators.calculator import Calculator
+
+#: Our names -> the names mace-torch's downloader knows. Its models with several heads are left
+#: out: a name does not say which level of theory is meant.
+MACE_TORCH_NAMES = {
+    "mace-mp-0": "medium",
+    "mace-mp-0-small": "small",
+    "mace-mp-0-large": "large",
+    "mace-mp-0b": "medium-0b",
+    "mace-mp-0b-small": "small-0b",
+    "mace-mp-0b2": "medium-0b2",
+    "mace-mp-0b2-small": "small-0b2",
+    "mace-mp-0b2-large": "large-0b2",
+    "mace-mp-0b3": "medium-0b3",
+    "mace-mpa-0": "medium-mpa-0",
+    "mace-omat-0": "medium-omat-0",
+    "mace-omat-0-small": "small-omat-0",
+    "mace-matpes-pbe-0": "mace-matpes-pbe-0",
+    "mace-matpes-r2scan-0": "mace-matpes-r2scan-0",
+}
+
+
+@dataclass(frozen=True)
+class MaceSurrogate(Surrogate):
+    """A MACE potential."""
+
+    file: Path | None
+    """The ``.model`` file; None for the bundled weights."""
+    known_elements: tuple[str, ...] | None = None
+    """Where something other than the weights says so."""
+
+    def module(self) -> torch.nn.Module:
+        """The torch module, on the CPU, in the types it was saved in; the caller's own.
+
+        A ``.model`` file is a pickle and loading one runs code: what is unpickled has the hash
+        that was found, and checked where the campaign states one.
+        """
+        import torch
+
+        if self.file is None:
+            return load_bundled(getattr(torch, self.dtype))
+        return _unclaimed.pop(self.sha256, None) or _unpickled(self.file, self.sha256)
+
+    def build(self, device: str) -> Calculator:
+        """``MACECalculator``, on NVIDIA's kernels where there is a GPU and they are installed."""
+        with redirect_stdout(io.StringIO()):  # it announces the accelerators it did not find
+            from mace.calculators import MACECalculator
+
+        return MACECalculator(
+            models=[self.module()],
+            device=device,
+            default_dtype=self.dtype,
+            enable_cueq=kernels(device) == "cuequivariance",
+        )
+
+    def elements(self) -> tuple[str, ...]:
+        """Chemical symbols the weights know; a file that nothing describes is unpickled."""
+        if self.known_elements is not None:
+            return self.known_elements
+        assert self.file is not None
+        return _elements_in_file(self.file, self.sha256)
+
+    def save_model(self, path: Path) -> Path:
+        """Write the module as the ``.model`` file that mace-torch's trainer fine-tunes from."""
+        import torch
+
+        with write_atomically(path) as temporary, temporary.open("wb") as stream:
+            torch.save(self.module(), stream)
+        return path
+
+    def metadata(self) -> dict[str, Any]:
+        """As every surrogate; and which kernels do the tensor products."""
+        return {**super().metadata(), "kernels": kernels(self.device)}
+
+    @classmethod
+    def of_campaign(cls, folder: Path, *, devices: tuple[str, ...], dtype: str) -> Self:
+        """The model that the campaign trained last.
+
+        Raises
+        ------
+        SurrogateError
+            There is none yet, or its file was changed.
+        """
+        try:
+            trained = TrainedModel.open(folder)
+        except FileNotFoundError as error:
+            raise SurrogateError(
+                f"exploration.surrogate: '{OWN_SURROGATE}' is the model this campaign trained, but "
+                f"{folder} holds none yet; run it once with another surrogate, such as "
+                f"'{BUNDLED_SURROGATE}'"
+            ) from error
+        except ValueError as error:
+            raise SurrogateError(f"exploration.surrogate: {error}") from error
+        file, elements = trained.model_file, trained.elements
+        return cls(OWN_SURROGATE, sha256_of_file(file), devices, dtype, file, elements)
+
+
+def find(name: str, *, devices: tuple[str, ...], dtype: str) -> MaceSurrogate:
+    """Bundled weights, a checkpoint by name, or a file.
+
+    Raises
+    ------
+    SurrogateError
+        No such file, or a failed download.
+    """
+    if name == BUNDLED_SURROGATE:
+        described = read_description(BUNDLED_FOLDER, BUNDLED_NAME)
+        sha256, elements = described["state_dict_sha256"], tuple(described["elements"])
+        return MaceSurrogate(name, sha256, devices, dtype, None, elements)
+    file = _downloaded(name) if name in MACE_TORCH_NAMES else Path(name)
+    if not file.is_file():
+        raise SurrogateError(
+            f"exploration.surrogate: no model file at {file}"
+            f"{nearest(name, [BUNDLED_SURROGATE, OWN_SURROGATE, *NAMED_SURROGATES])}"
+        )
+    return MaceSurrogate(name, sha256_of_file(file), devices, dtype, file)
+
+
+def kernels(device: str) -> str:
+    """What computes the tensor products: ``cuequivariance`` on a GPU that has it, or ``e3nn``."""
+    packages = ("cuequivariance_torch", "cuequivariance_ops_torch")
+    installed = all(find_spec(package) is not None for package in packages)
+    return "cuequivariance" if device.startswith("cuda") and installed else "e3nn"
+
+
+#: A module that was unpickled for its elements alone waits here for its first user.
+_unclaimed: dict[str, torch.nn.Module] = {}
+
+
+@lru_cache(maxsize=64)
+def _elements_in_file(file: Path, sha256: str) -> tuple[str, ...]:
+    from ase.data import chemical_symbols
+
+    module = _unpickled(file, sha256)
+    _unclaimed[sha256] = module
+    numbers: Any = module.atomic_numbers
+    return tuple(chemical_symbols[int(number)] for number in numbers)
+
+
+def _unpickled(file: Path, sha256: str) -> torch.nn.Module:
+    import torch
+
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise SurrogateError(
+            f"exploration.surrogate: {file} was changed since it was looked up; start the run again"
+        )
+    try:
+        module: torch.nn.Module = torch.load(
+            io.BytesIO(content), map_location="cpu", weights_only=False
+        )
+    except Exception as error:
+        raise SurrogateError(
+            f"exploration.surrogate: {file} cannot be loaded as a MACE model "
+            f"({type(error).__name__}: {error}); give a .model file of mace-torch"
+        ) from error
+    if not hasattr(module, "atomic_numbers"):
+        raise SurrogateError(
+            f"exploration.surrogate: {file} holds a {type(module).__name__}, not a MACE model; give "
+            "the .model file, not a checkpoint or a state dict"
+        )
+    return module
+
+
+def _downloaded(name: str) -> Path:
+    with redirect_stdout(io.StringIO()):
+        from mace.calculators.foundations_models import download_mace_mp_checkpoint
+
+    try:
+        return Path(download_mace_mp_checkpoint(MACE_TORCH_NAMES[name]))
+    except (OSError, RuntimeError) as error:
+        raise SurrogateError(
+            f"exploration.surrogate: '{name}' is not in mace-torch's cache and could not be "
+            f"downloaded ({error}); connect to the internet once, or give the path of a model file, "
+            f"or use '{BUNDLED_SURROGATE}'"
+        ) from error
