@@ -21,7 +21,35 @@ import yaml
 from ase.data import atomic_numbers
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-SeedKind = Literal["crystal", "strained", "vacancy", "rattled", "liquid", "cluster"]
+SeedKind = Literal[
+    "crystal",
+    "strained",
+    "sheared",
+    "vacancy",
+    "interstitial",
+    "antisite",
+    "rattled",
+    "slab",
+    "alloy",
+    "liquid",
+    "melt_quench",
+    "cluster",
+    "molecule",
+]
+Prototype = Literal[
+    "sc",
+    "fcc",
+    "bcc",
+    "hcp",
+    "diamond",
+    "rocksalt",
+    "zincblende",
+    "wurtzite",
+    "cesiumchloride",
+    "fluorite",
+    "perovskite",
+    "rutile",
+]
 
 #: Surrogates known by name, beside ``bundled``, ``own-model`` and any MACE file. A name may be
 #: followed by a folder, as in ``m3gnet:models/M3GNet``.
@@ -72,9 +100,24 @@ class SeedSettings(_Section):
         description="structure files (any format ASE reads, relative to this file) used as the "
         "crystals; empty: the known prototype of the composition",
     )
+    prototype: Prototype | None = Field(
+        None,
+        description="crystal structure to build where no file is given: sc, fcc, bcc, hcp or diamond "
+        "for an element, else by the formula: AB rocksalt, zincblende, wurtzite, cesiumchloride | "
+        "AB2 fluorite, rutile | ABX3 perovskite; null: what the composition is known to form",
+    )
+    lattice_constant_A: float | None = Field(
+        None,
+        gt=1,
+        lt=50,
+        description="lattice constant a of the prototype, Å",
+    )
     kinds: Annotated[tuple[SeedKind, ...], Field(min_length=1)] = Field(
         ("crystal", "strained", "vacancy", "rattled", "liquid", "cluster"),
-        description="which kinds of seed to build",
+        description="which kinds of seed to build: crystal | strained: volume | sheared | vacancy | "
+        "interstitial: one for each element | antisite: one for each pair of elements | rattled | "
+        "slab | alloy: random | liquid: random packing, relaxed | melt_quench: a liquid and a glass "
+        "by molecular dynamics | cluster | molecule: in a box",
     )
     crystal_atoms: int = Field(
         8, ge=1, le=10_000, description="fewest atoms in a crystal supercell"
@@ -82,18 +125,55 @@ class SeedSettings(_Section):
     strains: tuple[Annotated[float, Field(gt=-0.3, lt=0.3)], ...] = Field(
         (-0.05, 0.05), description="linear strains of the strained crystals (0.05 = 5 % longer)"
     )
+    shears: tuple[Annotated[float, Field(gt=-0.3, lt=0.3)], ...] = Field(
+        (0.05,),
+        description="shear strains ε_xy = ε_yx of the sheared crystals, whose volume stays",
+    )
     rattle_A: float = Field(0.15, gt=0, lt=1, description="standard deviation of the rattle, Å")
+    surfaces: Annotated[tuple[tuple[int, int, int], ...], Field(min_length=1)] = Field(
+        ((1, 0, 0),),
+        description="lattice planes of the slabs, Miller indices of the crystal's cell",
+    )
+    slab_thickness_A: float = Field(6.0, gt=0, le=200, description="least thickness of a slab, Å")
+    slab_atoms: int = Field(8, ge=1, le=10_000, description="fewest atoms in a slab")
+    alloy_atoms: int = Field(16, ge=2, le=10_000, description="fewest atoms in the random alloy")
     liquid_atoms: int = Field(8, ge=2, le=10_000, description="atoms in the liquid-like cell")
     liquid_density_ratio: float = Field(
         1.0, gt=0.2, lt=1.5, description="density of the liquid over that of the crystal"
     )
+    melt_temperature_K: float = Field(
+        2500.0, gt=0, le=20_000, description="temperature of the melt, K (melt_quench)"
+    )
+    melt_steps: int = Field(
+        500, ge=1, description="steps in the melt, of exploration.timestep_fs (melt_quench)"
+    )
+    quench_steps: int = Field(500, ge=1, description="steps of cooling to 300 K (melt_quench)")
     cluster_atoms: int = Field(5, ge=2, le=1000, description="atoms in the gas-phase cluster")
-    vacuum_A: float = Field(4.5, ge=3, le=30, description="vacuum on every side of a cluster, Å")
+    molecules: tuple[str, ...] = Field(
+        (),
+        description="molecules by their names in the G2 set, such as H2O or CH3CH2OH; empty: that of "
+        "the composition",
+    )
+    vacuum_A: float = Field(
+        4.5, ge=3, le=30, description="vacuum on every side of a cluster, molecule or slab, Å"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"kinds: {list(self.kinds)} names a kind twice; name each once")
+        if (0, 0, 0) in self.surfaces:
+            raise ValueError("surfaces: (0, 0, 0) is no lattice plane; write one such as [1, 1, 1]")
+        for key in ("surfaces", "molecules"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key}: an entry is named twice; name each once")
+        if self.files and self.prototype:
+            raise ValueError("prototype: the crystals are those of files; leave one of the two out")
+        if (self.lattice_constant_A is None) != (self.prototype is None):
+            raise ValueError(
+                "lattice_constant_A: a prototype and its lattice constant go together; write both or "
+                "neither"
+            )
         return self
 
 
@@ -419,9 +499,18 @@ class Campaign(_Section):
     @property
     def n_seeds(self) -> int:
         """How many seeds the settings ask for."""
-        n_crystals = max(len(self.seeds.files), 1)
-        each = {"crystal": n_crystals, "strained": len(self.seeds.strains)}
-        return sum(each.get(kind, 1) for kind in self.seeds.kinds)
+        seeds, n_elements = self.seeds, len(self.elements)
+        each = {
+            "crystal": max(len(seeds.files), 1),
+            "strained": len(seeds.strains),
+            "sheared": len(seeds.shears),
+            "interstitial": n_elements,
+            "antisite": n_elements * (n_elements - 1),
+            "slab": len(seeds.surfaces),
+            "melt_quench": 2,
+            "molecule": max(len(seeds.molecules), 1),
+        }
+        return sum(each.get(kind, 1) for kind in seeds.kinds)
 
     @property
     def n_walkers(self) -> int:
@@ -445,6 +534,12 @@ class Campaign(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _count_elements(self.composition)
+        for kind in ("antisite", "alloy"):
+            if kind in self.seeds.kinds and len(self.elements) < 2:
+                raise ValueError(
+                    f"seeds.kinds: '{kind}' needs two elements or more, but the composition is "
+                    f"{self.composition}; leave it out"
+                )
         tuned = self.exploration.surrogates[0].partition(":")[0]
         if self.training.start_from == "surrogate" and tuned in _NOT_MACE:
             raise ValueError(
@@ -529,17 +624,38 @@ def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
     if campaign.seeds.files:
         files = tuple(_readable_structure(name, campaign, file) for name in campaign.seeds.files)
         updates["seeds"] = campaign.seeds.model_copy(update={"files": files})
-    elif set(campaign.seeds.kinds) != {"cluster"}:  # a cluster alone needs no crystal
-        from mlip_assets.structures.prototypes import find_prototype
-
-        try:
-            find_prototype(campaign.composition)
-        except ValueError as error:
-            raise CampaignError(f"{file}: composition: {error}") from error
+    _check_known_structures(campaign, file)
     found = tuple(_found_surrogate(name, file) for name in campaign.exploration.surrogates)
     surrogate = found if len(found) > 1 else found[0]
     updates["exploration"] = campaign.exploration.model_copy(update={"surrogate": surrogate})
     return campaign.model_copy(update=updates)
+
+
+def _check_known_structures(campaign: Campaign, file: Path) -> None:
+    """Crystal, alloy lattice and molecules must be known, as far as the kinds of seed need them."""
+    from mlip_assets.structures import find_molecule, find_prototype, parent_lattice
+
+    seeds = campaign.seeds
+    key = "seeds.prototype" if seeds.prototype else "composition"
+    try:
+        if not seeds.files and set(seeds.kinds) - {"cluster", "molecule", "alloy"}:
+            find_prototype(campaign.composition, seeds.prototype, seeds.lattice_constant_A)
+        if not seeds.files and "alloy" in seeds.kinds and not seeds.prototype:
+            parent_lattice(campaign.formula)
+    except ValueError as error:
+        raise CampaignError(f"{file}: {key}: {error}") from error
+    if "molecule" not in seeds.kinds:
+        return
+    for name in seeds.molecules or (campaign.composition,):
+        try:
+            foreign = set(find_molecule(name).symbols) - set(campaign.elements)
+        except ValueError as error:
+            raise CampaignError(f"{file}: seeds.molecules: {error}") from error
+        if foreign:
+            raise CampaignError(
+                f"{file}: seeds.molecules: {name} holds {', '.join(sorted(foreign))}, which the "
+                f"composition {campaign.composition} lacks"
+            )
 
 
 def _found_surrogate(name: str, file: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from mlip_assets.structures.alloys import parent_lattice
+from mlip_assets.structures.molecules import find_molecule
 from mlip_assets.structures.prototypes import find_prototype
 from mlip_assets.structures.seeds import build_seeds
 
-__all__ = ["build_seeds", "find_prototype"]
+__all__ = ["build_seeds", "find_molecule", "find_prototype", "parent_lattice"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from ase import Atoms
 from ase.build import bulk, make_supercell
-from ase.data import atomic_numbers, reference_states
+from ase.data import atomic_numbers, covalent_radii, reference_states
 from ase.formula import Formula
+from ase.spacegroup import crystal
+
+_Sites: TypeAlias = tuple[str, tuple[float, float, float]]
 
 #: Prototype and lattice constant (Å, room temperature). Wyckoff, *Crystal Structures*, 2nd ed.,
 #: vol. 1 (Wiley, 1963), chapter III; GaAs and InP: Vurgaftman, Meyer and Ram-Mohan,
@@ -27,13 +32,25 @@ BINARIES: dict[str, tuple[str, float]] = {
 _CUBIC = ("sc", "fcc", "bcc", "diamond")
 _OTHER_BRAVAIS = ("hcp", "bct", "rhombohedral")
 
+#: How many atoms of each element a prototype has, in ascending order.
+_STOICHIOMETRY: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("sc", "fcc", "bcc", "hcp", "diamond"), (1,)),
+    **dict.fromkeys(("rocksalt", "zincblende", "wurtzite", "cesiumchloride"), (1, 1)),
+    **dict.fromkeys(("fluorite", "rutile"), (1, 2)),
+    "perovskite": (1, 1, 3),
+}
+#: Mean over the rutiles of TiO2, SnO2, MgF2 and others (Wyckoff, chapter IV): c/a, and u of (u, u, 0).
+_RUTILE_C_OVER_A, _RUTILE_U = 0.66, 0.305
+
 
 class UnknownPrototypeError(ValueError):
     """A composition whose crystal is not known here."""
 
 
-def find_prototype(composition: str) -> Atoms:
-    """Conventional cell of the crystal that a composition is known to form.
+def find_prototype(
+    composition: str, structure: str | None = None, lattice_constant_A: float | None = None
+) -> Atoms:
+    """Conventional cell of the crystal that a composition is known to form, or of a named structure.
 
     Elements come from ``ase.data.reference_states`` (hcp and rhombohedral ones as their primitive
     cells), compounds from :data:`BINARIES`. The order of the elements does not matter.
@@ -42,6 +59,10 @@ def find_prototype(composition: str) -> Atoms:
     ----------
     composition
         A chemical formula such as ``Si`` or ``NaCl``.
+    structure
+        Such as ``rocksalt``; None: what is known.
+    lattice_constant_A
+        Of that structure, Å; given with it.
 
     Returns
     -------
@@ -51,19 +72,64 @@ def find_prototype(composition: str) -> Atoms:
     Raises
     ------
     UnknownPrototypeError
-        No crystal is known for the composition; the message says what to give instead.
+        No crystal is known for the composition, or its formula does not fit the structure; the
+        message says what to give instead.
     """
+    if structure is not None and lattice_constant_A is not None:
+        return _named(composition, structure, lattice_constant_A)
     formula = _hill(composition)
-    for name, (structure, lattice_constant) in BINARIES.items():
+    for name, (known, edge_A) in BINARIES.items():
         if formula == _hill(name):
-            return bulk(name, structure, a=lattice_constant, cubic=True)
+            return bulk(name, known, a=edge_A, cubic=True)
     element = _element_crystal(formula)
     if element is None:
         raise UnknownPrototypeError(
             f"no crystal prototype is known for '{composition}'; name a structure file of it in "
-            f"seeds.files (known: most solid elements, {', '.join(BINARIES)})"
+            f"seeds.files, or its structure in seeds.prototype (known: most solid elements, "
+            f"{', '.join(BINARIES)})"
         )
     return element
+
+
+def _named(composition: str, structure: str, a_A: float) -> Atoms:
+    counts = Formula(composition).reduce()[0].count()
+    symbols = sorted(counts, key=lambda s: (counts[s], -covalent_radii[atomic_numbers[s]]))
+    wanted = _STOICHIOMETRY[structure]
+    if tuple(sorted(counts.values())) != wanted:
+        shares = " : ".join(map(str, wanted))
+        raise UnknownPrototypeError(
+            f"{structure} holds elements as {shares}, which '{composition}' does not; choose another "
+            "in seeds.prototype, or name a structure file in seeds.files"
+        )
+    built = _conventional_cell(symbols, structure, a_A)
+    return Atoms(built.numbers, built.positions, cell=built.cell, pbc=True)
+
+
+def _conventional_cell(symbols: list[str], structure: str, a: float) -> Atoms:
+    """``symbols`` by ascending count; of two alike, the larger atom first."""
+    match structure:
+        case "perovskite":
+            sites: list[_Sites] = [
+                (symbols[0], (0, 0, 0)),
+                (symbols[1], (0.5, 0.5, 0.5)),
+                (symbols[2], (0.5, 0.5, 0)),
+            ]
+            group, lengths = 221, (a, a, a)
+        case "rutile":
+            sites = [(symbols[0], (0, 0, 0)), (symbols[1], (_RUTILE_U, _RUTILE_U, 0))]
+            group, lengths = 136, (a, a, a * _RUTILE_C_OVER_A)
+        case "fluorite":
+            name = f"{symbols[0]}{symbols[1]}2"
+            return bulk(name, structure, a=a, cubic=True)
+        case _:
+            cubic = structure not in {"hcp", "wurtzite"}
+            return bulk("".join(symbols), structure, a=a, cubic=cubic)
+    return crystal(
+        [symbol for symbol, _ in sites],
+        basis=[position for _, position in sites],
+        spacegroup=group,
+        cellpar=[*lengths, 90, 90, 90],
+    )
 
 
 def _hill(composition: str) -> str:

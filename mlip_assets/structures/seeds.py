@@ -7,19 +7,24 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
 from ase.io import read
-from ase.neighborlist import neighbor_list
 from ase.optimize import FIRE
 
 from mlip_assets.campaign import Campaign
+from mlip_assets.structures.alloys import decorate, parent_lattice
+from mlip_assets.structures.contacts import distance_ratio
+from mlip_assets.structures.defects import with_antisite, with_interstitial
+from mlip_assets.structures.melting import melt_and_quench
+from mlip_assets.structures.molecules import find_molecule
 from mlip_assets.structures.packing import Contacts, formula_units, pack_cluster, pack_liquid
 from mlip_assets.structures.prototypes import UnknownPrototypeError, find_prototype
+from mlip_assets.structures.surfaces import cut_slab
 
 _log = logging.getLogger(__name__)
 
@@ -28,12 +33,18 @@ _RELAXATION_STEPS = 60
 _RELAXED_FORCE_EV_PER_A = 1.0
 _LONGEST_STEP_A = 0.05
 _REMEDY = {
-    "crystal": "check the structure file in seeds.files",
+    **dict.fromkeys(
+        ("crystal", "vacancy", "antisite", "slab"), "check the structure file in seeds.files"
+    ),
     "strained": "use strains that compress less",
-    "vacancy": "check the structure file in seeds.files",
+    "sheared": "use smaller shears",
+    "interstitial": "its crystal has no hole so large; leave the kind out",
     "rattled": "lower seeds.rattle_A",
+    "alloy": "name a structure file of a roomier lattice in seeds.files",
     "liquid": "lower seeds.liquid_density_ratio",
+    "melt_quench": "lower seeds.liquid_density_ratio",
     "cluster": "lower guards.min_distance_ratio",
+    "molecule": "lower guards.min_distance_ratio",
 }
 
 
@@ -49,7 +60,7 @@ def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[At
         Its composition, ``seeds`` settings and ``seed``.
     calculator
         An ASE calculator with which the disordered seeds (liquid, cluster) are relaxed for a few
-        short steps; None leaves them as packed.
+        short steps, None leaves them as packed; ``melt_quench`` is dynamics with it.
 
     Returns
     -------
@@ -61,8 +72,9 @@ def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[At
     Raises
     ------
     ValueError
-        No crystal is known for the composition, a structure file has partly occupied sites, or
-        the settings force two atoms closer than ``guards.min_distance_ratio`` allows.
+        No crystal is known for the composition, a structure file has partly occupied sites, the
+        settings force two atoms closer than ``guards.min_distance_ratio`` allows, or the calculator
+        does not hold the melt together.
     """
     workshop = _Workshop(campaign, calculator)
     seeds: list[Atoms] = []
@@ -82,13 +94,6 @@ def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[At
     return seeds
 
 
-def distance_ratio(atoms: Atoms) -> float:
-    """Smallest distance between two atoms over the sum of their covalent radii; inf if all ≥ 1."""
-    radii = covalent_radii[atoms.numbers]
-    i, j, distances = neighbor_list("ijd", atoms, list(radii))
-    return float(np.min(distances / (radii[i] + radii[j]), initial=np.inf))
-
-
 class _Workshop:
     """What the kinds share: settings, the crystals, the calculator and the random streams."""
 
@@ -101,10 +106,17 @@ class _Workshop:
         builders: dict[str, Callable[[], Iterator[tuple[str, Atoms]]]] = {
             "crystal": self._crystals,
             "strained": self._strained,
+            "sheared": self._sheared,
             "vacancy": self._vacancy,
+            "interstitial": self._interstitials,
+            "antisite": self._antisites,
             "rattled": self._rattled,
+            "slab": self._slabs,
+            "alloy": self._alloy,
             "liquid": self._liquid,
+            "melt_quench": self._melt_quench,
             "cluster": self._cluster,
+            "molecule": self._molecules,
         }
         return builders[kind]()
 
@@ -113,7 +125,8 @@ class _Workshop:
         """Unit cells by seed name."""
         files = self.settings.files
         if not files:
-            return {"crystal": find_prototype(self.campaign.composition)}
+            prototype, edge_A = self.settings.prototype, self.settings.lattice_constant_A
+            return {"crystal": find_prototype(self.campaign.composition, prototype, edge_A)}
         crystals: dict[str, Atoms] = {}
         for file in files:
             stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(file).stem)
@@ -140,6 +153,11 @@ class _Workshop:
             atoms.positions *= 1 + strain
             yield f"strained-{_percent(strain)}", atoms
 
+    def _sheared(self) -> Iterator[tuple[str, Atoms]]:
+        for shear in self.settings.shears:
+            atoms = near_cubic_supercell(self.unit_cell, self.settings.crystal_atoms)
+            yield f"sheared-{_percent(shear)}", sheared(atoms, shear)
+
     def _defect_host(self) -> Atoms:
         """The crystal, large enough that one missing or moved atom has neighbours of its own."""
         return near_cubic_supercell(self.unit_cell, max(self.settings.crystal_atoms, 3))
@@ -154,6 +172,16 @@ class _Workshop:
         del atoms[int(self.rng("vacancy").integers(len(atoms)))]
         yield "vacancy", atoms
 
+    def _interstitials(self) -> Iterator[tuple[str, Atoms]]:
+        for symbol in self.campaign.elements:
+            name = f"interstitial-{symbol}"
+            yield name, with_interstitial(self._defect_host(), symbol, self.rng(name))
+
+    def _antisites(self) -> Iterator[tuple[str, Atoms]]:
+        for symbol, on in permutations(self.campaign.elements, 2):
+            name = f"antisite-{symbol}-on-{on}"
+            yield name, with_antisite(self._defect_host(), symbol, on, self.rng(name))
+
     def _rattled(self) -> Iterator[tuple[str, Atoms]]:
         perfect, rng = self._defect_host(), self.rng("rattled")
         for _ in range(_RATTLE_ATTEMPTS):
@@ -163,7 +191,60 @@ class _Workshop:
                 break
         yield "rattled", atoms
 
+    def _slabs(self) -> Iterator[tuple[str, Atoms]]:
+        for miller in self.settings.surfaces:
+            indices = "-".join(f"m{-index}" if index < 0 else str(index) for index in miller)
+            yield (
+                f"slab-{indices}",
+                cut_slab(
+                    self.unit_cell,
+                    miller,
+                    thickness_A=self.settings.slab_thickness_A,
+                    at_least=self.settings.slab_atoms,
+                    vacuum_A=self.settings.vacuum_A,
+                ),
+            )
+
+    def _alloy(self) -> Iterator[tuple[str, Atoms]]:
+        given = self.settings.files or self.settings.prototype
+        lattice = self.unit_cell if given else parent_lattice(self.campaign.formula)
+        sites = near_cubic_supercell(lattice, self.settings.alloy_atoms)
+        yield "alloy", decorate(sites, self.campaign.formula, self.rng("alloy"))
+
+    def _molecules(self) -> Iterator[tuple[str, Atoms]]:
+        for name in self.settings.molecules or (self.campaign.composition,):
+            atoms = find_molecule(name)
+            atoms.center(vacuum=self.settings.vacuum_A)
+            yield f"molecule-{name}", atoms
+
     def _liquid(self) -> Iterator[tuple[str, Atoms]]:
+        yield "liquid", self._relaxed(self._packed_liquid("liquid"), "liquid")
+
+    def _melt_quench(self) -> Iterator[tuple[str, Atoms]]:
+        if self.calculator is None:
+            raise ValueError("seeds.kinds: 'melt_quench' needs a calculator to move the atoms")
+        settings, closest = self.settings, self.campaign.guards.min_distance_ratio
+        start = self._relaxed(self._packed_liquid("melt_quench"), "melt_quench")
+        try:
+            liquid, glass = melt_and_quench(
+                start,
+                self.calculator,
+                melt_temperature_K=settings.melt_temperature_K,
+                melt_steps=settings.melt_steps,
+                quench_steps=settings.quench_steps,
+                timestep_fs=self.campaign.exploration.timestep_fs,
+                sound=lambda atoms: distance_ratio(atoms) >= closest,
+                rng=self.rng("melt_quench dynamics"),
+            )
+        except FloatingPointError as error:
+            raise ValueError(
+                f"seed 'melt-quench': {error}; lower seeds.melt_temperature_K or "
+                "exploration.timestep_fs, or use a surrogate that knows the melt"
+            ) from error
+        yield "melt-quench-liquid", liquid
+        yield "melt-quench-glass", self._relaxed(glass, "melt-quench-glass")
+
+    def _packed_liquid(self, name: str) -> Atoms:
         crystal = self.unit_cell.copy()
         if not crystal.pbc.all():
             raise ValueError(
@@ -176,8 +257,7 @@ class _Workshop:
         density = ratio * crystal.get_masses().sum() / crystal.get_volume()
         volume_A3 = float(Atoms(symbols).get_masses().sum() / density)
         crystal.set_cell(crystal.cell * ratio ** (-1 / 3), scale_atoms=True)
-        packed = pack_liquid(symbols, volume_A3, Contacts(crystal), self.rng("liquid"))
-        yield "liquid", self._relaxed(packed, "liquid")
+        return pack_liquid(symbols, volume_A3, Contacts(crystal), self.rng(name))
 
     def _cluster(self) -> Iterator[tuple[str, Atoms]]:
         symbols = formula_units(self.campaign.formula, self.settings.cluster_atoms)
@@ -201,10 +281,24 @@ class _Workshop:
         optimiser = FIRE(atoms, logfile=None, maxstep=longest)
         optimiser.run(fmax=_RELAXED_FORCE_EV_PER_A, steps=_RELAXATION_STEPS)
         atoms.calc = None
-        if distance_ratio(atoms) >= self.campaign.guards.min_distance_ratio:
+        finite = bool(np.isfinite(atoms.positions).all())  # no list of neighbours ends without
+        if finite and distance_ratio(atoms) >= self.campaign.guards.min_distance_ratio:
             return atoms
-        _log.warning("seed '%s': relaxation pulled atoms together; kept as packed", name)
+        _log.warning(
+            "seed '%s': relaxation pulled atoms together or lost them; kept as packed", name
+        )
         return packed
+
+
+def sheared(atoms: Atoms, shear: float) -> Atoms:
+    """Pure shear ε_xy = ε_yx = ``shear`` of cell and atoms; the volume stays."""
+    deformation = np.eye(3)
+    deformation[0, 1] = deformation[1, 0] = shear
+    deformation /= np.linalg.det(deformation) ** (1 / 3)
+    deformed: Atoms = atoms.copy()
+    deformed.set_cell(atoms.cell.array @ deformation)
+    deformed.positions = atoms.positions @ deformation
+    return deformed
 
 
 def near_cubic_supercell(unit_cell: Atoms, at_least: int) -> Atoms:

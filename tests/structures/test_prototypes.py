@@ -4,6 +4,7 @@ import pytest
 import spglib
 from ase.build import bulk
 from ase.data import atomic_numbers, reference_states
+from ase.formula import Formula
 from ase.neighborlist import neighbor_list
 
 from mlip_assets.structures import find_prototype
@@ -71,3 +72,44 @@ def test_order_and_multiplicity_do_not_matter(one: str, other: str) -> None:
 def test_unknown_asks_for_a_file(formula: str) -> None:
     with pytest.raises(ValueError, match=rf"'{formula}'.*seeds\.files"):
         find_prototype(formula)
+
+
+@pytest.mark.parametrize(
+    ("formula", "structure", "group", "n_atoms"),
+    [
+        ("Po", "sc", 221, 1),
+        ("Ni", "fcc", 225, 4),
+        ("W", "bcc", 229, 2),
+        ("Ti", "hcp", 194, 2),
+        ("Ge", "diamond", 227, 8),
+        ("TiN", "rocksalt", 225, 8),
+        ("BN", "zincblende", 216, 8),
+        ("ZnO", "wurtzite", 186, 4),
+        ("CsI", "cesiumchloride", 221, 2),
+        ("F2Ca", "fluorite", 225, 12),
+        ("TiO2", "rutile", 136, 6),
+        ("SrTiO3", "perovskite", 221, 5),
+    ],
+)
+def test_named_structure(formula: str, structure: str, group: int, n_atoms: int) -> None:
+    crystal = find_prototype(formula, structure, 6.5)
+    assert len(crystal) == n_atoms
+    assert crystal.symbols.formula.reduce()[0].count() == Formula(formula).count()
+    cell = (crystal.cell.array, crystal.get_scaled_positions(), crystal.numbers)
+    assert spglib.get_symmetry_dataset(cell, symprec=1e-4).number == group
+    assert crystal.pbc.all()
+    assert set(crystal.arrays) == {"numbers", "positions"}
+    assert crystal.cell.lengths()[0] == pytest.approx(6.5)
+
+
+def test_the_larger_of_two_alike_is_on_the_corner_of_a_perovskite() -> None:
+    for formula in ("SrTiO3", "TiSrO3"):
+        crystal = find_prototype(formula, "perovskite", 3.905)
+        assert crystal.get_distances(0, [1, 2, 3, 4], mic=True).argmax() == 0
+        assert crystal.get_chemical_symbols()[0] == "Sr"
+
+
+@pytest.mark.parametrize(("formula", "structure"), [("Fe2O3", "rocksalt"), ("NaCl", "fcc")])
+def test_a_formula_that_does_not_fit_its_structure(formula: str, structure: str) -> None:
+    with pytest.raises(ValueError, match=rf"{structure} holds.*'{formula}'.*seeds\.prototype"):
+        find_prototype(formula, structure, 5.0)

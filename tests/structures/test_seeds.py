@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from mlip_assets.campaign import Campaign
 from mlip_assets.structures import build_seeds, find_prototype
+from mlip_assets.structures.contacts import distance_ratio
 from mlip_assets.structures.packing import Contacts, pack_liquid
-from mlip_assets.structures.seeds import distance_ratio, near_cubic_supercell
+from mlip_assets.structures.seeds import near_cubic_supercell
 
 KINDS = ("crystal", "strained", "vacancy", "rattled", "liquid", "cluster")
 

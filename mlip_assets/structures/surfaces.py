@@ -1,0 +1,53 @@
+"""Slabs: a crystal cut along a lattice plane, with vacuum on both sides."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.build import surface
+
+
+def cut_slab(
+    crystal: Atoms,
+    miller: tuple[int, int, int],
+    *,
+    thickness_A: float,
+    at_least: int,
+    vacuum_A: float,
+) -> Atoms:
+    """A slab of whole crystal layers, periodic in its plane alone, normal along z.
+
+    Parameters
+    ----------
+    crystal
+        Its cell is the one that ``miller`` refers to.
+    miller
+        Indices of the lattice plane.
+    thickness_A
+        The slab has as many layers of the crystal as it takes to be this thick, Å.
+    at_least
+        Repeated along its shorter side in the plane until it has so many atoms.
+    vacuum_A
+        Between the outermost atoms and either face of the cell, Å.
+
+    Raises
+    ------
+    ValueError
+        The crystal is not periodic in all three directions.
+    """
+    if not crystal.pbc.all():
+        raise ValueError(
+            f"a slab is cut from a crystal, but {crystal.get_chemical_formula()} is not periodic in "
+            "all three directions"
+        )
+    layer = surface(crystal, miller, layers=1, periodic=True)
+    height = float(layer.cell[2, 2])  # its third vector is the normal
+    layers = max(int(np.ceil(thickness_A / height - 1e-9)), 1)
+    slab: Atoms = surface(crystal, miller, layers=layers)
+    sides, repeats = slab.cell.lengths()[:2], np.ones(2, dtype=int)
+    while len(slab) * repeats.prod() < at_least:
+        repeats[(sides * repeats).round(6).argmin()] += 1
+    slab = slab.repeat((*repeats, 1))
+    slab.center(vacuum=vacuum_A, axis=2)
+    slab.pbc = (True, True, False)
+    return slab
