@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, fcc111
+
+from mlip_assets.campaign import Campaign
+from mlip_assets.dynamics import plan_walkers, run_walkers
+from mlip_assets.structures import build_seeds
 
 CRYSTALS = {
     "Si": bulk("Si", "diamond", 5.43, cubic=True),
@@ -110,3 +115,47 @@ def lattice_constant(calculator: Any, atoms: Atoms) -> float:
     curve = np.polynomial.Polynomial.fit(edges, energies, 4)
     fine = np.linspace(edges[0], edges[-1], 4001)
     return float(fine[np.argmin(curve(fine))])
+
+
+def check_exploration(surrogate: Any, composition: str, folder: Path) -> None:
+    """From seeds to stored frames, as a run does it; a crystal at 300 K stays one."""
+    kinds = ("crystal", "rattled", "cluster")
+    exploration = {"temperatures_K": [300], "n_steps": 40, "sample_every": 10, "timestep_fs": 1.0}
+    campaign = Campaign(
+        name="mine",
+        composition=composition,
+        seeds={"kinds": kinds, "cluster_atoms": 4},
+        exploration=exploration,
+        sampling={"n_samples": 1},
+    )
+    surrogate.require_elements(campaign.elements)
+    seeds = build_seeds(campaign, calculator=surrogate.calculator())
+    walkers = plan_walkers(campaign, seeds, surrogate.sha256)
+    trajectory = run_walkers(walkers, surrogate.calculator, folder)
+    assert trajectory.n_frames == campaign.n_frames
+    assert [walker.stopped_by for walker in trajectory.walkers] == [None] * len(kinds)
+    energies = np.concatenate([b["energy_eV"].to_numpy() for b in trajectory.iter_batches()])
+    assert np.isfinite(energies).all()
+    crystal = seeds[0].copy()
+    crystal.calc = surrogate.calculator()
+    thermal_eV = 3 * 8.617e-5 * 300 * len(crystal)  # twice what half of it in the bonds would be
+    assert -0.05 < energies[:4].max() - crystal.get_potential_energy() < thermal_eV
+
+
+def check_resume(surrogate: Any, folder: Path) -> None:
+    """A walker that stops after 10 steps and goes on with a new calculator ends as an unbroken one."""
+
+    def positions(place: Path, n_steps: int) -> np.ndarray:
+        atoms = CRYSTALS["Si"].copy()
+        atoms.info.update(seed_name="crystal", seed_kind="crystal")
+        exploration = {"n_steps": n_steps, "sample_every": 1, "temperatures_K": [1200]}
+        campaign = Campaign(
+            name="mine", composition="Si", exploration=exploration, sampling={"n_samples": 1}
+        )
+        walkers = plan_walkers(campaign, [atoms], surrogate.sha256)
+        batches = run_walkers(walkers, surrogate.calculator, place).iter_batches()
+        return np.concatenate([np.ravel(b["positions"].flatten().to_numpy()) for b in batches])
+
+    unbroken = positions(folder / "unbroken", 25)
+    positions(folder / "resumed", 10)
+    assert np.array_equal(positions(folder / "resumed", 25), unbroken)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,15 @@ def test_boundaries(calculator: Any) -> None:
 )
 def test_lattice_constants(calculator: Any, atoms: Any, experiment_A: float) -> None:
     assert checks.lattice_constant(calculator, atoms) == pytest.approx(experiment_A, rel=0.015)
+
+
+@pytest.mark.parametrize("composition", ["Si", "MgO"])
+def test_exploration(surrogate: Any, composition: str, tmp_path: Path) -> None:
+    checks.check_exploration(surrogate, composition, tmp_path)
+
+
+def test_resume_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
+    checks.check_resume(surrogate, tmp_path)
 
 
 def test_what_it_says_of_itself(surrogate: Any) -> None:

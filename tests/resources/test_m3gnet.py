@@ -65,6 +65,17 @@ def test_lattice_constants_are_those_published_with_the_weights(
 
 
 @on_weights
+@pytest.mark.parametrize("composition", ["Si", "MgO"])
+def test_exploration(surrogate: Any, composition: str, tmp_path: Path) -> None:
+    checks.check_exploration(surrogate, composition, tmp_path)
+
+
+@on_weights
+def test_resume_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
+    checks.check_resume(surrogate, tmp_path)
+
+
+@on_weights
 def test_what_it_says_of_itself(surrogate: Any, tmp_path: Path) -> None:
     checks.check_travels(surrogate)
     assert surrogate.elements() == ChgnetSurrogate.elements(surrogate)  # the same 89

@@ -18,6 +18,7 @@ from resources.devices import DeviceError, find_device
 from resources.mace import MaceResource
 from resources.surrogate import FINDERS, SurrogateError, find_surrogate
 from resources.surrogates.mace import MACE_TORCH_NAMES
+from tests.resources import surrogate_checks as checks
 
 ROOT = Path(__file__).parents[2]
 CUDA = torch.cuda.is_available()
@@ -206,6 +207,11 @@ def test_a_walker_on_mace_resumes_bit_for_bit(tmp_path):
     unbroken = explored(tmp_path / "unbroken", 120)
     explored(tmp_path / "resumed", 50)
     assert np.array_equal(explored(tmp_path / "resumed", 120), unbroken)
+
+
+@pytest.mark.parametrize("composition", ["Si", "MgO"])
+def test_exploration(composition, tmp_path):
+    checks.check_exploration(bundled(), composition, tmp_path)
 
 
 @pytest.mark.gpu
