@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -50,6 +51,7 @@ Prototype = Literal[
     "perovskite",
     "rutile",
 ]
+Ensemble = Literal["nve", "nvt", "npt_isotropic", "npt_full"]
 
 #: Surrogates known by name, beside ``bundled``, ``own-model`` and any MACE file. A name may be
 #: followed by a folder, as in ``m3gnet:models/M3GNet``.
@@ -213,18 +215,47 @@ class ExplorationSettings(_Section):
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the model")
     engine: Literal["ase"] = Field("ase", description="molecular-dynamics engine")
-    ensemble: Literal["nvt"] = Field("nvt", description="nvt: Langevin at constant volume")
-    temperatures_K: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
-        (300.0, 1200.0), description="target temperatures, K; each seed runs at each"
+    ensemble: Ensemble = Field(
+        "nvt",
+        description="nvt: Langevin at constant volume | npt_isotropic: the volume breathes, the "
+        "shape of the cell stays | npt_full: all of the cell moves | nve: no thermostat; seeds that "
+        "are not periodic in all directions keep their volume",
     )
-    pressures_GPa: Annotated[tuple[float, ...], Field(max_length=0)] = Field(
-        (), description="target pressures, GPa; empty for nvt, which has no barostat"
+    temperatures_K: tuple[float, ...] = Field(
+        (300.0, 1200.0), description="constant target temperatures, K; each seed runs at each"
+    )
+    temperature_ramps_K: tuple[
+        Annotated[tuple[tuple[Annotated[int, Field(ge=0)], float], ...], Field(min_length=2)], ...
+    ] = Field(
+        (),
+        description="heating and cooling beside them: each ramp a list of [step, K] points, linear "
+        "between them and constant after the last",
+    )
+    pressures_GPa: tuple[Annotated[float, Field(ge=-50, le=1000)], ...] = Field(
+        (), description="target pressures of the npt ensembles, GPa; npt without any: 0"
     )
     timestep_fs: float = Field(2.0, ge=0.05, le=10, description="time step, fs")
     friction_per_ps: float = Field(10.0, gt=0, le=1000, description="Langevin friction, 1/ps")
-    n_steps: int = Field(400, ge=1, description="steps of every walker")
+    barostat_period_fs: float = Field(
+        500.0,
+        ge=10,
+        le=100_000,
+        description="period in which a cell of 100 GPa bulk modulus breathes, fs (npt)",
+    )
+    n_steps: int = Field(400, ge=1, lt=1_000_000_000, description="steps of every walker")
     sample_every: int = Field(5, ge=1, description="steps between two stored frames")
-    replicas: int = Field(1, ge=1, le=10_000, description="walkers per seed and temperature")
+    checkpoint_every: int = Field(
+        250, ge=1, description="steps between two checkpoints; a kill loses no more of a walker"
+    )
+    replicas: int = Field(1, ge=1, le=10_000, description="walkers per seed and condition")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_no_pressure(cls, written: Any) -> Any:
+        """Constant pressure without a pressure means none."""
+        if isinstance(written, dict) and str(written.get("ensemble", "")).startswith("npt"):
+            return {**written, "pressures_GPa": written.get("pressures_GPa") or (0.0,)}
+        return written
 
     @property
     def surrogates(self) -> tuple[str, ...]:
@@ -244,14 +275,38 @@ class ExplorationSettings(_Section):
 
     @model_validator(mode="after")
     def _physical(self) -> Self:
-        for temperature in self.temperatures_K:
-            if not 0 < temperature <= 20_000:
+        ramps = self.temperature_ramps_K
+        for key, temperatures in (
+            ("temperatures_K", self.temperatures_K),
+            ("temperature_ramps_K", [temperature for ramp in ramps for _, temperature in ramp]),
+        ):
+            for temperature in temperatures:
+                if not 0 < temperature <= 20_000:
+                    raise ValueError(
+                        f"{key}: {temperature:g} K is not possible; give temperatures between "
+                        "0 and 20000 K"
+                    )
+        if not self.temperatures_K and not ramps:
+            raise ValueError("temperatures_K: no temperature and no ramp; give at least one")
+        for ramp in ramps:
+            steps = [step for step, _ in ramp]
+            if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
                 raise ValueError(
-                    f"temperatures_K: {temperature:g} K is not possible; give temperatures between "
-                    "0 and 20000 K"
+                    f"temperature_ramps_K: the steps {steps} of a ramp must increase; write points "
+                    "as [step, K], such as [[0, 300], [1000, 1500]]"
                 )
-        if len(set(self.temperatures_K)) != len(self.temperatures_K):
-            raise ValueError("temperatures_K: a temperature is named twice; use replicas instead")
+        for key in ("temperatures_K", "temperature_ramps_K", "pressures_GPa"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key}: an entry is named twice; use replicas instead")
+        if self.pressures_GPa and not self.ensemble.startswith("npt"):
+            raise ValueError(
+                f"pressures_GPa: ensemble {self.ensemble} has no barostat; write 'ensemble: "
+                "npt_isotropic', or leave pressures_GPa out"
+            )
+        if ramps and self.ensemble == "nve":
+            raise ValueError(
+                "temperature_ramps_K: ensemble nve has no thermostat; write 'ensemble: nvt'"
+            )
         if self.sample_every > self.n_steps:
             raise ValueError(
                 f"sample_every: {self.sample_every} exceeds n_steps = {self.n_steps}, so no frame "
@@ -263,7 +318,12 @@ class ExplorationSettings(_Section):
 class GuardSettings(_Section):
     """When a walker is stopped; its good frames are kept."""
 
-    check_every: int = Field(5, ge=1, description="steps between two checks")
+    check_every: int = Field(
+        5,
+        ge=1,
+        description="steps between two looks at distances, bonds and energy; forces, temperature "
+        "and volume are looked at in every step",
+    )
     max_force_eV_per_A: float = Field(50.0, gt=0, description="largest force on an atom, eV/Å")
     max_temperature_factor: float = Field(
         5.0, gt=1, description="instantaneous over target temperature (beyond 1500 K of margin)"
@@ -271,6 +331,48 @@ class GuardSettings(_Section):
     min_distance_ratio: float = Field(
         0.55, gt=0, lt=1, description="smallest distance over the sum of the covalent radii"
     )
+    max_energy_jump_eV_per_atom: float = Field(
+        1.0, gt=0, description="change of the potential energy from one look to the next, eV/atom"
+    )
+    min_volume_ratio: float = Field(
+        0.6, gt=0, lt=1, description="smallest volume over that of the seed (npt)"
+    )
+    max_volume_ratio: float = Field(
+        1.6, gt=1, description="largest volume over that of the seed (npt)"
+    )
+    max_gap_ratio: float | None = Field(
+        2.0,
+        gt=1,
+        description="widest gap between two parts of a structure over the widest in its seed; "
+        "null: it may fall apart",
+    )
+    framework: tuple[str, ...] = Field(
+        (), description="elements that must stay around their sites; empty: all may diffuse"
+    )
+    max_framework_displacement_ratio: float = Field(
+        0.3,
+        gt=0,
+        description="root-mean-square displacement of the framework over its nearest distance",
+    )
+    retries: int = Field(
+        1, ge=0, le=10, description="fresh starts from the last good frame before a walker stops"
+    )
+    retry_timestep_factor: float = Field(
+        0.5, gt=0, le=1, description="shorter time step of every retry"
+    )
+    retry_temperature_factor: float = Field(
+        0.8, gt=0, le=1, description="lower temperature of every retry"
+    )
+
+    @model_validator(mode="after")
+    def _elements(self) -> Self:
+        for symbol in self.framework:
+            if atomic_numbers.get(symbol, 0) < 1:
+                symbols = [symbol for symbol, number in atomic_numbers.items() if number > 0]
+                raise ValueError(
+                    f"framework: '{symbol}' is not a chemical element{nearest(symbol, symbols)}"
+                )
+        return self
 
 
 def _off_is_a_word(value: Any) -> Any:
@@ -514,8 +616,14 @@ class Campaign(_Section):
 
     @property
     def n_walkers(self) -> int:
-        """Seeds × temperatures × replicas."""
-        return self.n_seeds * len(self.exploration.temperatures_K) * self.exploration.replicas
+        """Seeds × temperatures and ramps × pressures × replicas.
+
+        Fewer run where several pressures meet a seed that is not periodic, which has none.
+        """
+        exploration = self.exploration
+        n_temperatures = len(exploration.temperatures_K) + len(exploration.temperature_ramps_K)
+        n_pressures = max(len(exploration.pressures_GPa), 1)
+        return self.n_seeds * n_temperatures * n_pressures * exploration.replicas
 
     @property
     def n_frames(self) -> int:

@@ -54,6 +54,15 @@ def test_sampling_as_people_write_it(tmp_path):
     assert (sampling.components, sampling.n_components, sampling.weighting) == ("fixed", 5, "off")
 
 
+def test_constant_pressure_is_none_unless_said(tmp_path):
+    text = "name: silicon\ncomposition: Si\nexploration:\n  ensemble: npt_full\n"
+    ramp = "  temperature_ramps_K: [[[0, 300], [100, 900]]]\n"
+    campaign = load(write(tmp_path, text + ramp))
+    assert campaign.exploration.pressures_GPa == (0.0,)
+    assert campaign.n_walkers == campaign.n_seeds * 3
+    assert load(write(tmp_path, campaign.to_yaml())) == campaign
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -114,6 +123,19 @@ def test_sampling_as_people_write_it(tmp_path):
             "name: silicon\ncomposition: Si\nsampling:\n  method: fps\n  prefer_small_cells: true\n",
             "method 'fps' does not look at the cells",
         ),
+        ("name: silicon\ncomposition: Si\nexploration: {pressures_GPa: [1]}\n", "no barostat"),
+        ("name: silicon\ncomposition: Si\nexploration: {temperatures_K: []}\n", "at least one"),
+        (
+            "name: silicon\ncomposition: Si\n"
+            "exploration: {temperature_ramps_K: [[[10, 300], [5, 600]]]}\n",
+            "the steps [10, 5] of a ramp must increase",
+        ),
+        (
+            "name: silicon\ncomposition: Si\n"
+            "exploration: {ensemble: nve, temperature_ramps_K: [[[0, 300], [5, 600]]]}\n",
+            "has no thermostat",
+        ),
+        ("name: silicon\ncomposition: Si\nguards: {framework: [Sii]}\n", "did you mean 'Si'"),
         ("name: silicon\ncomposition: Si\nsampling:\n  method: direkt\n", "did you mean 'direct'"),
         ("name: other\ncomposition: Si\n", "name: silicon"),
         ("name: silicon\nname: silicon\ncomposition: Si\n", "written twice"),

@@ -1,19 +1,29 @@
 """Exploration by molecular dynamics: walkers, their guards, and the trajectory they write."""
 
+from mlip_assets.dynamics.conditions import Conditions
 from mlip_assets.dynamics.exploration import run_walkers
-from mlip_assets.dynamics.guards import broken_guard, close_contact, unphysical_frames
+from mlip_assets.dynamics.guards import Guards, close_contact, counts_by_reason, unphysical_frames
 from mlip_assets.dynamics.stability import try_dynamics
-from mlip_assets.dynamics.trajectory import FRAME_SCHEMA, Part, Trajectory, WalkerReport
+from mlip_assets.dynamics.trajectory import (
+    FRAME_SCHEMA,
+    GuardEvent,
+    Part,
+    Trajectory,
+    WalkerReport,
+)
 from mlip_assets.dynamics.walker import Walker, plan_walkers, run_walker
 
 __all__ = [
     "FRAME_SCHEMA",
+    "Conditions",
+    "GuardEvent",
+    "Guards",
     "Part",
     "Trajectory",
     "Walker",
     "WalkerReport",
-    "broken_guard",
     "close_contact",
+    "counts_by_reason",
     "plan_walkers",
     "run_walker",
     "run_walkers",

@@ -13,7 +13,7 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from mlip_assets.dynamics.trajectory import Part, Trajectory, WalkerReport, trajectory_at
-from mlip_assets.dynamics.walker import Walker, run_walker, steps_done
+from mlip_assets.dynamics.walker import Walker, finished_walker, run_walker, steps_done
 from mlip_assets.processes import die_with_parent
 from mlip_assets.progress import Progress
 
@@ -34,7 +34,8 @@ def run_walkers(
     walkers
         From :func:`mlip_assets.dynamics.plan_walkers`.
     make_calculator
-        Builds the surrogate's calculator, once in every worker process; must be picklable.
+        Builds the surrogate's calculator, once in every worker process; must be picklable. It is
+        not called when nothing is left to run.
     root
         Local folder for part-files and checkpoints. What is already there is not computed again.
     n_workers
@@ -44,15 +45,18 @@ def run_walkers(
     -----
     A walker's frames do not depend on ``n_workers`` nor on the other walkers.
     """
-    done = sum(steps_done(walker, root) for walker in walkers)
     total = sum(walker.settings.n_steps for walker in walkers)
+    done = sum(steps_done(walker, root) for walker in walkers)
     progress = Progress("exploration", total, "steps", already_done=done)
-    n_workers = min(n_workers, len(walkers))
-    if n_workers > 1 and done < total:
-        outcomes = _run_in_processes(walkers, make_calculator, root, n_workers, progress)
-    else:
+    ended = [finished_walker(walker, root) for walker in walkers]
+    left = [walker for walker, outcome in zip(walkers, ended, strict=True) if outcome is None]
+    outcomes = [outcome for outcome in ended if outcome is not None]
+    if min(n_workers, len(left)) > 1:
+        n_workers = min(n_workers, len(left))
+        outcomes += _run_in_processes(left, make_calculator, root, n_workers, progress)
+    elif left:
         calculator = make_calculator()
-        outcomes = [run_walker(w, calculator, root, on_steps=progress.advance) for w in walkers]
+        outcomes += [run_walker(w, calculator, root, on_steps=progress.advance) for w in left]
     parts = [part for _, parts in outcomes for part in parts]
     return trajectory_at(root, parts, [report for report, _ in outcomes])
 

@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 from mlip_assets.campaign import ExplorationSettings, GuardSettings
+from mlip_assets.dynamics.conditions import Conditions
 from mlip_assets.dynamics.trajectory import WalkerReport
 from mlip_assets.dynamics.walker import Walker, run_walker
 from mlip_assets.progress import Progress
@@ -39,11 +40,11 @@ def try_dynamics(
         number=0,
         name="stability",
         seed=start,
-        target_temperature_K=temperature_K,
+        conditions=Conditions.constant(temperature_K),
         replica=0,
         random_seed=(seed,),
         settings=settings,
-        guards=GuardSettings(),
+        guards=GuardSettings(retries=0),
         surrogate_sha256="",
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ from mlip_assets.files import AnyPath, as_path, write_atomically
 #: ``frame_id = walker number * FRAME_ID_STRIDE + step``: readable, and below 2**53 for a browser.
 FRAME_ID_STRIDE = 1_000_000_000
 ROW_GROUP_SIZE = 100
+#: A part-file is full, and the next one begun, at so many frames or bytes of them in memory.
+PART_FRAMES = 1000
+PART_BYTES = 32 * 2**20
 
 
 def _column(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
@@ -60,6 +63,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class GuardEvent:
+    """A guard that a walker broke."""
+
+    step: int
+    time_fs: float
+    reason: str
+    """Name of the guard."""
+    detail: str
+    target_temperature_K: float
+    timestep_fs: float
+    resumed_from_step: int | None
+    """The good frame a retry went on from; None when the walker stopped."""
+    resumed_from_fs: float = 0.0
+
+
+@dataclass(frozen=True)
 class WalkerReport:
     """How one walker ended."""
 
@@ -68,11 +87,29 @@ class WalkerReport:
     seed_name: str
     seed_kind: str
     target_temperature_K: float
+    """At its last step."""
     replica: int
     n_steps: int
     n_frames: int
     stopped_by: str | None
     """The guard that stopped it, or None when it ran to the end."""
+    conditions: str = ""
+    """Ensemble, temperatures and pressure, readable."""
+    n_atoms: int = 0
+    events: tuple[GuardEvent, ...] = ()
+    wall_s: float = field(default=0.0, compare=False)
+    """Time spent on its steps, in all runs together."""
+
+    @property
+    def steps_per_s(self) -> float:
+        """Steps a second; 0 when nothing was timed."""
+        return self.n_steps / self.wall_s if self.wall_s > 0 else 0.0
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> WalkerReport:
+        """Restore from what JSON holds."""
+        events = tuple(GuardEvent(**event) for event in plain.get("events", ()))
+        return cls(**{**plain, "events": events})
 
 
 @dataclass(frozen=True)
@@ -126,24 +163,93 @@ class Trajectory:
         KeyError
             An identifier is not in the trajectory.
         """
-        wanted = np.unique(np.asarray(frame_ids, dtype=np.int64))
-        reports = {report.name: report for report in self.walkers}
-        found: dict[int, Atoms] = {}
-        for part in self.parts:
-            inside = wanted[(wanted >= part.first_frame_id) & (wanted <= part.last_frame_id)]
-            if len(inside) == 0:
-                continue
-            for batch in self._read(part, FRAME_SCHEMA.names, ROW_GROUP_SIZE):
-                here = np.flatnonzero(np.isin(batch.column("frame_id").to_numpy(), inside))
-                for row in here:
-                    values = {
-                        name: batch.column(name)[int(row)].as_py() for name in batch.schema.names
-                    }
-                    found[values["frame_id"]] = _atoms(values, reports[values["walker"]])
-        missing = [int(i) for i in wanted if int(i) not in found]
-        if missing:
-            raise KeyError(f"frame_id {missing[:5]} not in the trajectory at {self.root}")
+        found = {atoms.info["frame_id"]: atoms for atoms in self.iter_frames(frame_ids)}
         return [found[int(i)] for i in frame_ids]
+
+    def iter_frames(
+        self,
+        frame_ids: Sequence[int] | NDArray[np.int64] | None = None,
+        *,
+        with_results: bool = False,
+    ) -> Iterator[Atoms]:
+        """Yield frames in frame order, one row group at a time in memory.
+
+        Parameters
+        ----------
+        frame_ids
+            Which; None for all. Files and row groups without any of them are not read.
+        with_results
+            Attach the surrogate's energy and forces as results.
+
+        Raises
+        ------
+        KeyError
+            Once all others are yielded: an identifier is not in the trajectory.
+        """
+        wanted = None if frame_ids is None else np.unique(np.asarray(frame_ids, dtype=np.int64))
+        reports = {report.name: report for report in self.walkers}
+        n_found = 0
+        missing: list[int] = []
+        for part in self.parts:
+            if wanted is None:
+                inside = None
+            else:
+                low, high = np.searchsorted(wanted, [part.first_frame_id, part.last_frame_id + 1])
+                if low == high:
+                    continue
+                inside = wanted[low:high]
+            seen: list[int] = []
+            for batch in self._read(part, FRAME_SCHEMA.names, ROW_GROUP_SIZE, inside):
+                ids = batch.column("frame_id").to_numpy()
+                rows = (
+                    np.arange(len(ids)) if inside is None else np.flatnonzero(np.isin(ids, inside))
+                )
+                for row in rows:
+                    values = {n: _value(batch.column(n)[int(row)]) for n in batch.schema.names}
+                    seen.append(values["frame_id"])
+                    yield _atoms(values, reports[values["walker"]], with_results=with_results)
+            if inside is not None:
+                missing += np.setdiff1d(inside, seen).tolist()
+                n_found += len(inside)
+        if wanted is not None and (missing or n_found < len(wanted)):
+            known = [(part.first_frame_id, part.last_frame_id) for part in self.parts]
+            outside = [int(i) for i in wanted if not any(a <= i <= b for a, b in known)]
+            raise KeyError(
+                f"frame_id {(missing + outside)[:5]} not in the trajectory at {self.root}"
+            )
+
+    def export(
+        self, path: AnyPath, frame_ids: Sequence[int] | NDArray[np.int64] | None = None
+    ) -> int:
+        """Write frames, with energies and forces, as extended XYZ or ASE ``.traj`` by the suffix.
+
+        Memory is bounded. The frames come in frame order; their number is returned.
+
+        Raises
+        ------
+        ValueError
+            Another suffix.
+        """
+        target = as_path(path)
+        if target.suffix not in (".extxyz", ".xyz", ".traj"):
+            raise ValueError(f"{target}: export knows .extxyz and .traj, not '{target.suffix}'")
+        n_frames, frames = 0, self.iter_frames(frame_ids, with_results=True)
+        with write_atomically(target) as temporary:
+            if target.suffix == ".traj":
+                from ase.io.trajectory import TrajectoryWriter
+
+                with TrajectoryWriter(temporary) as writer:
+                    for atoms in frames:
+                        writer.write(atoms)
+                        n_frames += 1
+            else:
+                from ase.io.extxyz import write_extxyz
+
+                with temporary.open("w", encoding="utf-8") as stream:
+                    for atoms in frames:
+                        write_extxyz(stream, [atoms])
+                        n_frames += 1
+        return n_frames
 
     def validate(self) -> None:
         """Check that every part exists, has the frame schema and holds enough rows.
@@ -174,24 +280,134 @@ class Trajectory:
         """Restore the inverse of :meth:`to_json`."""
         plain = json.loads(text)
         parts = tuple(Part(**part) for part in plain["parts"])
-        return cls(root, parts, tuple(WalkerReport(**walker) for walker in plain["walkers"]))
+        return cls(root, parts, tuple(map(WalkerReport.from_plain, plain["walkers"])))
 
-    def _read(self, part: Part, columns: Sequence[str], size: int) -> Iterator[pa.RecordBatch]:
-        left = part.n_frames
+    def _read(
+        self,
+        part: Part,
+        columns: Sequence[str],
+        size: int,
+        frame_ids: NDArray[np.int64] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """The frames of a part; with ``frame_ids``, only of the row groups that hold any."""
         with (self.root / part.path).open("rb") as stream:
             file = pq.ParquetFile(stream, pre_buffer=False)
-            for batch in file.iter_batches(batch_size=size, columns=list(columns)):
-                if left <= 0:
-                    return
-                yield batch.slice(0, left)
-                left -= batch.num_rows
+            left = part.n_frames
+            if frame_ids is None:
+                for batch in file.iter_batches(batch_size=size, columns=list(columns)):
+                    if left <= 0:
+                        return
+                    yield batch.slice(0, left)
+                    left -= batch.num_rows
+                return
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                ids = group.column(0).statistics
+                near = np.searchsorted(frame_ids, [ids.min, ids.max + 1])
+                if left > 0 and near[0] < near[1]:
+                    table = file.read_row_group(number, columns=list(columns))
+                    yield from table.slice(0, left).to_batches()
+                left -= group.num_rows
+
+
+class PartWriter:
+    """Appends the frames of one walker to part-files.
+
+    Every :meth:`flush` rewrites the last file with what was appended since, atomically, until it
+    is full. A reader that knows how many frames counted before finds the same ones in the longer
+    file, so a kill between a flush and the checkpoint that records it does no harm.
+
+    Parameters
+    ----------
+    folder
+        Where the files go; paths in parts are relative to its parent.
+    parts
+        What an earlier run wrote and recorded.
+    """
+
+    def __init__(self, folder: Path, parts: Sequence[Part] = ()) -> None:
+        self._folder = folder
+        self._closed = tuple(parts)
+        self._table = FRAME_SCHEMA.empty_table()
+        self._rows: list[dict[str, Any]] = []
+        if parts and parts[-1].n_frames < PART_FRAMES:
+            *closed, last = parts
+            self._closed = tuple(closed)
+            self._table = pq.read_table(folder.parent / last.path).slice(0, last.n_frames)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Take one frame: the columns of ``FRAME_SCHEMA``, arrays for the lists."""
+        self._rows.append(row)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the frames in memory fill a part-file, so that it is time to flush."""
+        n_frames = self._table.num_rows + len(self._rows)
+        return n_frames >= PART_FRAMES or self._nbytes >= PART_BYTES
+
+    @property
+    def _nbytes(self) -> int:
+        a_row = 24 * len(self._rows[0]["numbers"]) if self._rows else 0
+        return int(self._table.nbytes) + a_row * len(self._rows)
+
+    def flush(self) -> tuple[Part, ...]:
+        """Write what is not on disk yet; all parts of the walker, to be recorded."""
+        if self._rows:
+            self._table = pa.concat_tables([self._table, frame_table(self._rows)])
+            self._rows = []
+            with write_atomically(self._path) as temporary:
+                write_table(self._table, temporary)
+        if self._table.num_rows == 0:
+            return self._closed
+        parts = (*self._closed, self._open_part())
+        if self.is_full:
+            self._closed, self._table = parts, FRAME_SCHEMA.empty_table()
+        return parts
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"part-{len(self._closed):05d}.parquet"
+
+    def _open_part(self) -> Part:
+        ids = self._table["frame_id"]
+        path = f"{self._folder.name}/{self._path.name}"
+        return Part(path, self._table.num_rows, ids[0].as_py(), ids[-1].as_py())
+
+
+def cut_parts(parts: Sequence[Part], n_frames: int, frame_id_step: int) -> tuple[Part, ...]:
+    """The first ``n_frames`` of parts whose frame identifiers are evenly spaced."""
+    kept: list[Part] = []
+    for part in parts:
+        count = min(part.n_frames, n_frames - sum(p.n_frames for p in kept))
+        if count > 0:
+            last = part.first_frame_id + (count - 1) * frame_id_step
+            kept.append(replace(part, n_frames=count, last_frame_id=last))
+    return tuple(kept)
+
+
+def frame_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Frames as a table, their arrays joined without a Python object a number."""
+    return pa.table(
+        [_column_of(kind, [row[kind.name] for row in rows]) for kind in FRAME_SCHEMA],
+        schema=FRAME_SCHEMA,
+    )
+
+
+def _column_of(kind: pa.Field, values: list[Any]) -> pa.Array:
+    if pa.types.is_fixed_size_list(kind.type):
+        flat = pa.array(np.concatenate(values), kind.type.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=kind.type)
+    if pa.types.is_list(kind.type):
+        offsets = np.cumsum([0, *map(len, values)], dtype=np.int32)
+        flat = pa.array(np.concatenate(values), kind.type.value_type)
+        return pa.ListArray.from_arrays(offsets, flat, type=kind.type)
+    return pa.array(values, kind.type)
 
 
 def write_part(path: AnyPath, rows: Sequence[dict[str, Any]]) -> None:
     """Write frames as one Parquet part-file, whole or not at all."""
-    table = pa.Table.from_pylist(list(rows), schema=FRAME_SCHEMA)
     with write_atomically(path) as temporary:
-        write_table(table, temporary)
+        write_table(frame_table(rows), temporary)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -210,16 +426,21 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 def require_schema(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
     """Raise ValueError naming the first column that is missing or of another type."""
-    for field in wanted:
-        if field.name not in found.names:
-            raise ValueError(f"{where}: column '{field.name}' is missing; found {found.names}")
-        kind = found.field(field.name).type
-        if kind != field.type:
-            raise ValueError(f"{where}: column '{field.name}' is {kind}, expected {field.type}")
+    for column in wanted:
+        if column.name not in found.names:
+            raise ValueError(f"{where}: column '{column.name}' is missing; found {found.names}")
+        kind = found.field(column.name).type
+        if kind != column.type:
+            raise ValueError(f"{where}: column '{column.name}' is {kind}, expected {column.type}")
 
 
-def _atoms(values: dict[str, Any], report: WalkerReport) -> Atoms:
-    return Atoms(
+def _value(scalar: pa.Scalar) -> Any:
+    is_list = isinstance(scalar, pa.ListScalar)
+    return scalar.values.to_numpy(zero_copy_only=False) if is_list else scalar.as_py()
+
+
+def _atoms(values: dict[str, Any], report: WalkerReport, *, with_results: bool) -> Atoms:
+    atoms = Atoms(
         numbers=values["numbers"],
         positions=np.reshape(values["positions"], (-1, 3)),
         cell=np.reshape(values["cell"], (3, 3)),
@@ -235,6 +456,12 @@ def _atoms(values: dict[str, Any], report: WalkerReport) -> Atoms:
             "surrogate_energy_eV": values["energy_eV"],
         },
     )
+    if with_results:
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        forces = np.reshape(values["forces"], (-1, 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=values["energy_eV"], forces=forces)
+    return atoms
 
 
 def trajectory_at(

@@ -1,15 +1,28 @@
 """Guards against a brute-force look at all pairs and images."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import all_changes
 from ase.data import covalent_radii
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.dynamics import close_contact
+from mlip_assets.campaign import GuardSettings
+from mlip_assets.dynamics import (
+    Guards,
+    WalkerReport,
+    close_contact,
+    counts_by_reason,
+    run_walker,
+)
+from mlip_assets.dynamics.trajectory import trajectory_at
+from mlip_assets.structures.contacts import distance_ratio
+from tests.dynamics.oscillators import Harmonic, columns, copper, same, walkers
 
 
 def worst_margin(atoms, ratio):
@@ -60,6 +73,192 @@ def test_a_lone_atom_touches_nothing_unless_its_image_is_near():
 
 @pytest.mark.parametrize("ratio", [0.55, 0.95])
 def test_crystals_are_never_too_close(ratio):
-    from ase.build import bulk
-
     assert close_contact(bulk("Si", cubic=True), ratio) is None
+
+
+def test_contacts_of_seeds_and_of_guards_are_one_question():
+    atoms = Atoms("SiO", [[0, 0, 0], [0.7, 0, 0]])
+    ratio = distance_ratio(atoms)
+    assert close_contact(atoms, ratio * 1.001)
+    assert close_contact(atoms, ratio * 0.999) is None
+
+
+SOUND = {"energy_eV": -1.0, "forces": np.zeros((8, 3)), "target_K": 300.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "spoiled", "said"),
+    [
+        ({}, {}, None),
+        ({}, {"energy_eV": np.nan}, "nan: "),
+        ({}, {"forces": np.full((8, 3), np.inf)}, "nan: "),
+        ({}, {"forces": np.eye(8, 3) * 51}, "max_force: 51.0 eV/Å exceeds 50"),
+        ({"max_force_eV_per_A": 60}, {"forces": np.eye(8, 3) * 51}, None),
+        ({}, {"speed": 0.5}, "temperature: "),
+        ({}, {"stretch": 1.3}, "volume: 2.20 of the seed's, outside 0.6 to 1.6"),
+        ({}, {"stretch": 0.8}, "volume: 0.51 of the seed's"),
+    ],
+)
+def test_what_is_looked_at_in_every_step(settings, spoiled, said):
+    seed = copper()
+    given = dict(SOUND) | {k: v for k, v in spoiled.items() if k in SOUND}
+    atoms = seed.copy()
+    atoms.set_velocities(np.full((8, 3), spoiled.get("speed", 0.0)))
+    atoms.set_cell(atoms.cell * spoiled.get("stretch", 1.0), scale_atoms=True)
+    broken = Guards(seed, GuardSettings(**settings)).broken_in_step(atoms, **given)
+    assert broken is None if said is None else broken.startswith(said)
+
+
+def test_a_jump_of_the_energy_either_way_is_one():
+    guards = Guards(copper(), GuardSettings())
+    assert guards.broken_since(copper(), 0.0, 7.9) is None
+    assert guards.broken_since(copper(), 0.0, 8.1).startswith("energy_jump: 1.01 eV/atom")
+    assert guards.broken_since(copper(), 8.1, 0.0).startswith("energy_jump")
+
+
+@pytest.mark.parametrize("element", ["Cu", "Ar", "Si"])
+def test_an_atom_that_leaves_its_cluster_is_dissociated(element):
+    cluster = bulk(element, cubic=True)
+    cluster.pbc = False
+    cluster.info.update(seed_name="cluster", seed_kind="cluster")
+    away = cluster.copy()
+    away.positions[0] -= 2 * away.cell.lengths()[0]
+    guards = Guards(cluster, GuardSettings())
+    assert guards.broken_since(cluster, 0, 0) is None
+    said = "dissociated: into 2 parts, the smallest of 1 atoms"
+    assert guards.broken_since(away, 0, 0) == said
+    assert Guards(cluster, GuardSettings(max_gap_ratio=None)).broken_since(away, 0, 0) is None
+    assert Guards(Atoms(element), GuardSettings()).broken_since(Atoms(element), 0, 0) is None
+
+
+def test_a_melted_framework_is_one_that_left_its_sites():
+    seed = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    seed.info.update(seed_name="crystal", seed_kind="crystal")
+    guards = Guards(seed, GuardSettings(framework=("Cl",)))
+    moved = seed.copy()
+    moved.set_cell(moved.cell * 1.1, scale_atoms=True)
+    moved.positions[seed.numbers == 11] += 0.6  # sodium may go
+    assert guards.broken_since(moved, 0, 0) is None
+    moved.positions[seed.numbers == 17] += 0.6
+    assert guards.broken_since(moved, 0, 0).startswith("melted_framework: displaced by 0.37")
+    seed.info["seed_kind"] = "liquid"
+    liquid = Guards(seed, GuardSettings(framework=("Cl",)))
+    assert liquid.broken_since(moved, 0, 0) is None
+
+
+def nan_forces(results):
+    results["forces"] = np.full_like(results["forces"], np.nan)
+
+
+def huge_forces(results):
+    results["forces"] = results["forces"] + np.eye(8, 3) * 90
+
+
+def nan_energy(results):
+    results["energy"] = np.nan
+
+
+def nan_stress(results):
+    results["stress"] = np.full(6, np.nan)
+
+
+class Spoiled(Harmonic):
+    """Oscillators whose results go wrong in one call, or in all after it."""
+
+    def __init__(self, spoil, at, *, for_good=True):
+        super().__init__()
+        self._spoil, self._at, self._for_good = spoil, at, for_good
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        if self.calls == self._at or (self._for_good and self.calls > self._at):
+            self._spoil(self.results)
+
+
+NPT = {"ensemble": "npt_full", "barostat_period_fs": 200}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "exploration"),
+    [
+        (nan_forces, "nan", {}),
+        (nan_energy, "nan", {}),
+        (huge_forces, "max_force", {}),
+        (nan_forces, "nan", NPT),
+        (nan_stress, "nan", NPT),
+    ],
+)
+def test_a_guard_stops_the_walker_and_keeps_the_good_part(tmp_path, spoil, reason, exploration):
+    """Wrong from the 20th step on: frames 3 to 18 stay, a retry fails at once, nothing is NaN."""
+    (walker, *_) = walkers(**exploration)
+    report, parts = run_walker(walker, Spoiled(spoil, at=21), tmp_path)
+    assert report.stopped_by.startswith(reason)
+    assert [event.reason for event in report.events] == [reason, reason]
+    assert [event.step for event in report.events] == [20, 18]
+    assert [event.resumed_from_step for event in report.events] == [18, None]
+    assert report.n_frames == sum(part.n_frames for part in parts) == 6
+    trajectory = trajectory_at(tmp_path, parts, [report])
+    assert all(np.isfinite(atoms.positions).all() for atoms in trajectory.iter_frames())
+    again, _ = run_walker(walker, Harmonic(), tmp_path)
+    assert again == report, "a stopped walker stays stopped"
+    assert WalkerReport.from_plain(json.loads(json.dumps(report, default=vars))) == report
+
+
+def test_a_retry_is_slower_colder_and_finishes(tmp_path):
+    """One bad call, at step 20: from the good frame at 18 on with half the step at 240 K."""
+    (walker, *_) = walkers(guards={"retries": 2}, temperatures_K=[300])
+    spoiled = Spoiled(nan_forces, at=21, for_good=False)
+    report, parts = run_walker(walker, spoiled, tmp_path / "unbroken")
+    assert report.stopped_by is None
+    assert report.n_frames == 20
+    scalars = trajectory_at(tmp_path / "unbroken", parts, [report]).scalars().to_pylist()
+    assert [row["step"] for row in scalars] == [*range(3, 61, 3)]
+    assert [row["time_fs"] for row in scalars] == [
+        2.0 * min(s, 18) + max(s - 18, 0) for s in range(3, 61, 3)
+    ]
+    assert {row["target_temperature_K"] for row in scalars[6:]} == {240}
+    assert counts_by_reason(report.events) == {"nan": 1}
+
+
+def test_a_retried_walker_resumes_to_the_same_bits(tmp_path):
+    def run(folder, ends):
+        calls = 0
+        for n_steps in ends:
+            (walker,) = walkers(temperatures_K=[300], n_steps=n_steps, checkpoint_every=7)
+            # a fresh process looks once more at where it stands
+            calculator = Spoiled(nan_forces, at=33 - calls, for_good=False)
+            report, parts = run_walker(walker, calculator, tmp_path / folder)
+            calls = report.n_steps
+        assert [event.step for event in report.events] == [32]
+        return columns(trajectory_at(tmp_path / folder, parts, [report]))
+
+    assert same(run("unbroken", [100]), run("broken", [10, 25, 100]))
+
+
+def test_an_impossible_seed_costs_one_call(tmp_path):
+    overlapping = copper()
+    overlapping.positions[1] = overlapping.positions[0] + [0.9, 0, 0]
+    (walker, *_) = walkers([overlapping], guards={"max_force_eV_per_A": 1e9})
+    calculator = Harmonic()
+    report, _ = run_walker(walker, calculator, tmp_path)
+    assert report.stopped_by.startswith("close_contact: Cu-Cu at 0.90")
+    assert (calculator.calls, report.n_frames) == (1, 0)
+
+
+def test_heat_stops_a_walker(tmp_path):
+    """Steps longer than the oscillators' period: the energy grows without bound."""
+    loose = {
+        "max_force_eV_per_A": 1e9,
+        "min_distance_ratio": 0.01,
+        "max_energy_jump_eV_per_atom": 1e9,
+    }
+    (walker, *_) = walkers(guards=loose, timestep_fs=10.0, n_steps=600)
+    report, _ = run_walker(walker, StiffHarmonic(), tmp_path)
+    assert report.events[0].reason == "temperature"
+
+
+class StiffHarmonic(Harmonic):
+    """Bonds of 800 eV/Å²."""
+
+    def __init__(self):
+        super().__init__(k=800.0)

@@ -1,0 +1,120 @@
+"""The integrator: one Langevin scheme for every ensemble, its whole state in plain arrays.
+
+BAOAB splitting (Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013)) with a Langevin-Hoover
+barostat (Quigley & Probert, J. Chem. Phys. 120, 11432 (2004)), both ASE's. Unlike a chain of
+Nosé-Hoover thermostats it is ergodic for the few, nearly harmonic degrees of freedom of a small
+crystal, counts them rightly when the centre of mass is fixed, and carries no history: positions,
+momenta, cell, the state of the barostat and that of the random numbers are all there is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.md.langevinbaoab import LangevinBAOAB
+from numpy.typing import NDArray
+
+from mlip_assets.campaign import ExplorationSettings
+from mlip_assets.dynamics.conditions import Conditions
+
+#: Changes when the same settings no longer give the same frames.
+INTEGRATOR = "baoab-1"
+
+#: Bulk modulus (GPa) that turns the barostat's period into a mass. The ensemble does not depend on
+#: it: a softer crystal breathes more slowly, by the square root.
+BULK_MODULUS_GPA = 100.0
+
+
+class Integrator(LangevinBAOAB):
+    """ASE's BAOAB with a drag on the atoms that follows the cell along its own axes."""
+
+    def _barostat_BAOAB_OU_gamma_mod(self) -> Any:
+        # Quigley & Probert, eq. 5b: tr(p)/N_f times the identity. ASE 3.29 adds the trace to the
+        # off-diagonal elements too, so that an isotropic breath shears the velocities.
+        if self.hydrostatic:
+            return super()._barostat_BAOAB_OU_gamma_mod()  # type: ignore[no-untyped-call]
+        trace = np.trace(self.p_eps) / self.Ndof * np.identity(3)
+        return (self.p_eps + trace) / self.barostat_mass
+
+    p_eps: Any
+    force_eps: Any
+
+    def heat_to(self, temperature_K: float) -> None:
+        """Change the target of the thermostat, where there is one."""
+        if self.temperature_K not in (None, temperature_K):
+            self.set_temperature(temperature_K)  # type: ignore[no-untyped-call]
+
+    def move(self) -> None:
+        """Make one step."""
+        self.step()  # type: ignore[no-untyped-call]
+
+    @property
+    def barostat(self) -> NDArray[np.float64] | None:
+        """Momentum of the cell and the force on it: ``(2,)``, ``(2, 3, 3)``, or None without one.
+
+        The force is carried from step to step with the kinetic energy before the last half kick,
+        so it cannot be had again from positions and momenta.
+        """
+        if self.externalstress is None:
+            return None
+        return np.array([self.p_eps, self.force_eps])
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether what the next step starts from is finite."""
+        sound = np.isfinite(self.accel).all()
+        return bool(sound and (self.externalstress is None or np.isfinite(self.force_eps).all()))
+
+
+def make_integrator(
+    atoms: Atoms,
+    conditions: Conditions,
+    settings: ExplorationSettings,
+    *,
+    timestep_fs: float,
+    temperature_K: float,
+    volume_A3: float,
+    rng: np.random.Generator,
+    barostat: NDArray[np.float64] | None = None,
+) -> Integrator:
+    """Build the integrator of an ensemble around ``atoms``, which carry calculator and momenta.
+
+    Parameters
+    ----------
+    volume_A3
+        Volume of the seed: the mass of the cell comes from it and never changes.
+    barostat
+        Where a barostat stood, from :attr:`Integrator.barostat`; None: at rest.
+    """
+    cell: dict[str, Any] = {"hydrostatic": True}  # without a barostat: plain scalar drag
+    if conditions.is_npt:
+        assert conditions.pressure_GPa is not None
+        period = settings.barostat_period_fs * units.fs
+        # W ε'' = -9 V B ε for the strain ε of an isotropic cell; a full cell has three of them
+        mass = 9 * volume_A3 * BULK_MODULUS_GPA * units.GPa * (period / (2 * np.pi)) ** 2
+        isotropic = conditions.ensemble == "npt_isotropic"
+        cell = {
+            "hydrostatic": isotropic,
+            "externalstress": -conditions.pressure_GPa * units.GPa,
+            "P_tau": period,
+            "P_mass": mass if isotropic else mass / 3,
+        }
+    with warnings.catch_warnings():
+        # Of the constraints it says to be untested with, ours, of the centre of mass, is tested.
+        warnings.filterwarnings("ignore", ".*has not been tested with constraints")
+        integrator = Integrator(  # type: ignore[no-untyped-call]
+            atoms,
+            timestep_fs * units.fs,
+            temperature_K=None if conditions.ensemble == "nve" else temperature_K,
+            T_tau=1000 * units.fs / settings.friction_per_ps,
+            rng=rng,
+            **cell,
+        )
+    if conditions.is_npt:
+        integrator.p_eps = np.zeros(() if integrator.hydrostatic else (3, 3))
+    if barostat is not None:
+        integrator.p_eps, integrator.force_eps = barostat
+    return integrator
