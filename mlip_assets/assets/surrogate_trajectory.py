@@ -8,7 +8,13 @@ from ase import Atoms
 from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
-from mlip_assets.dynamics import Trajectory, plan_walkers, run_walkers, unphysical_frames
+from mlip_assets.dynamics import (
+    Trajectory,
+    counts_by_reason,
+    plan_walkers,
+    run_walkers,
+    unphysical_frames,
+)
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.mace import MaceResource
@@ -18,7 +24,7 @@ from resources.mace import MaceResource
     group="exploration",
     kinds={"pytorch", "mace", "parquet"},
     io_manager="trajectory",
-    code_version="1",
+    code_version="2",
     pool="gpu",
     checks=[
         ("frames_physical", "a sample of the stored frames is finite and without close contacts"),
@@ -33,10 +39,11 @@ def surrogate_trajectory(
     compute: ComputeResource,
     storage: Storage,
 ) -> dg.MaterializeResult[Trajectory]:
-    """Langevin dynamics of every seed × temperature × replica with a MACE surrogate.
+    """Langevin dynamics of every seed × temperature × pressure × replica with a surrogate.
 
-    Frames are written as they are made. A walker that meets NaN, an exploding temperature or
-    force, or overlapping atoms stops and keeps its good part. A killed run resumes.
+    Frames are written as they are made. A walker that breaks a guard (NaN, a force, temperature,
+    volume or energy out of bounds, atoms too near or gone) goes on from its last good frame, slower
+    and colder, a few times, then stops and keeps its good part. A killed run resumes.
     """
     campaign = campaigns.load(context.partition_key)
     surrogate = mace.surrogate(campaign)
@@ -49,6 +56,9 @@ def surrogate_trajectory(
     )
 
     stopped = [walker for walker in trajectory.walkers if walker.stopped_by]
+    broken = counts_by_reason(event for walker in trajectory.walkers for event in walker.events)
+    atom_steps = sum(walker.n_steps * walker.n_atoms for walker in trajectory.walkers)
+    walkers_s = sum(walker.wall_s for walker in trajectory.walkers)
     unphysical = unphysical_frames(trajectory, campaign.guards)
     return dg.MaterializeResult(
         value=trajectory,
@@ -56,11 +66,15 @@ def surrogate_trajectory(
             "n_frames": trajectory.n_frames,
             "n_walkers": len(walkers),
             "n_walkers_stopped": len(stopped),
-            "simulated_ps": sum(w.n_steps for w in trajectory.walkers)
-            * campaign.exploration.timestep_fs
-            / 1000,
+            "n_guards_broken": sum(broken.values()),
+            "guards_broken": dg.MetadataValue.json(broken),
+            "simulated_ps": _simulated_ps(trajectory),
+            "steps_per_s_per_worker": sum(w.n_steps for w in trajectory.walkers) / walkers_s,
+            "atom_steps_per_s_per_worker": atom_steps / walkers_s,
             "walkers": figures.walker_table(trajectory),
+            "guard_events": figures.guard_table(trajectory),
             "picture": figures.markdown(figures.trajectory_plot(trajectory)),
+            "radial_distribution": figures.markdown(figures.rdf_plot(trajectory, seeds)),
             **surrogate.metadata(),
         },
         check_results=[
@@ -71,6 +85,14 @@ def surrogate_trajectory(
                 "walkers_finished",
                 2 * len(stopped) <= len(walkers),
                 stopped={walker.name: walker.stopped_by for walker in stopped},
+                guards_broken=broken,
             ),
         ],
     )
+
+
+def _simulated_ps(trajectory: Trajectory) -> float:
+    """Time of the last stored frame of every walker, summed: a retry shortens the step."""
+    scalars = trajectory.scalars()
+    last = scalars.group_by("walker").aggregate([("time_fs", "max")])["time_fs_max"]
+    return float(sum(last.to_pylist())) / 1000
