@@ -65,9 +65,9 @@ def _plan(campaign: Campaign) -> str:
     exploration, labelling = campaign.exploration, campaign.labelling
     return (
         f"campaign {campaign.name}: {campaign.composition}\n"
-        f"  explore  {campaign.n_seeds} seeds × {len(exploration.temperatures_K)} temperatures × "
-        f"{exploration.replicas} replicas, {exploration.n_steps} steps of {exploration.timestep_fs:g} "
-        f"fs with {' + '.join(exploration.surrogates)}\n"
+        f"  explore  {campaign.n_seeds} seeds in {campaign.n_walkers} walkers ({exploration.ensemble}), "
+        f"{exploration.n_steps} steps of {exploration.timestep_fs:g} fs with "
+        f"{' + '.join(exploration.surrogates)}\n"
         f"  describe {describe_size(campaign.descriptors, len(campaign.elements))}\n"
         f"  select   {campaign.sampling.n_samples} of {campaign.n_frames} frames\n"
         f"  label    {labelling.engine} {labelling.xc}, {labelling.cutoff_eV:g} eV, "

@@ -26,7 +26,7 @@ TEMPERATURE_MARGIN_K = 1500.0
 _GAPS = (1.25, 1.5, 2.0, 3.0, 4.5, 7.0)
 
 #: Kinds of seed whose atoms have no sites to stay at.
-_WITHOUT_FRAMEWORK = frozenset({"liquid", "cluster", "molecule"})
+_WITHOUT_FRAMEWORK = frozenset({"liquid", "melt_quench", "cluster", "molecule"})
 
 
 class Guards:
