@@ -446,8 +446,8 @@ class SamplingSettings(_Section):
     n_components: int | None = Field(
         None, ge=1, description="number of principal components; makes components fixed"
     )
-    weighting: Literal["explained_variance", "off"] = Field(
-        "off", description="whether a component counts in the clustering by what it explains"
+    weighting: Annotated[Literal["explained_variance", "off"], BeforeValidator(_off_is_a_word)] = (
+        Field("off", description="whether a component counts in the clustering by what it explains")
     )
     clustering: Literal["kmeans", "minibatch_kmeans", "birch", "faiss"] = Field(
         "kmeans", description="algorithm; faiss needs the extra of that name"
@@ -485,12 +485,10 @@ class SamplingSettings(_Section):
     @model_validator(mode="before")
     @classmethod
     def _as_written(cls, written: Any) -> Any:
-        """Read a bare ``off``, which YAML takes for a truth value; a number of components fixes it."""
+        """Take a number of components for what fixes it."""
         if not isinstance(written, dict):
             return written
         read = dict(written)
-        if read.get("weighting") is False:
-            read["weighting"] = "off"
         if read.get("n_components") is not None:
             read.setdefault("components", "fixed")
         return read

@@ -1,9 +1,10 @@
 """The compiled kernel of SOAP: from positions to averaged power spectra, frame by frame.
 
 It is compiled once for each (n_max, l_max, degree of the radial table, arithmetic) and cached on
-disk. Several processes may compile it at the same time, since Numba replaces cache files in one
-step. A kernel never comes from older code: what is cached is found again by a hash of every module
-that is compiled into it, where Numba alone would only ask when this file was last changed.
+disk. Several processes may compile at the same time, since each kernel is kept by a name of its own
+and Numba replaces files in one step. A kernel never comes from older code: what is cached is found
+again by a hash of every module that is compiled into it, where Numba alone would only ask when this
+file was last changed.
 
 The kernel holds no lock of the interpreter. Frames are shared among Python's own threads, which
 survive what Numba's threading layers do not: a fork after use, and calls from two threads.

@@ -114,14 +114,7 @@ class Memory:
     def broadcast(self, index: ir.Value, width: int) -> Vector:
         """One element, ``width`` times."""
         kind = ir.VectorType(self.element, width)
-        single = self.builder.insert_element(
-            ir.Constant(kind, ir.Undefined), self.load_one(index), _index(0)
-        )
-        zeros = ir.Constant(ir.VectorType(_INTERVAL, width), [0] * width)
-        return Vector(
-            self.builder,
-            self.builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), zeros),
-        )
+        return Vector(self.builder, _splat(self.builder, self.load_one(index), kind))
 
     def store(self, index: ir.Value, value: ir.Value) -> None:
         """Consecutive elements."""
