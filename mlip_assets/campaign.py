@@ -52,6 +52,8 @@ Prototype = Literal[
     "rutile",
 ]
 Ensemble = Literal["nve", "nvt", "npt_isotropic", "npt_full"]
+Engine = Literal["ase", "torchsim"]
+EngineChoice = Literal["auto", "ase", "torchsim"]
 
 #: Surrogates known by name, beside ``bundled``, ``own-model`` and any MACE file. A name may be
 #: followed by a folder, as in ``m3gnet:models/M3GNet``.
@@ -214,7 +216,11 @@ class ExplorationSettings(_Section):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda | cuda:0 …"
     )
     dtype: Literal["float32", "float64"] = Field("float32", description="precision of the model")
-    engine: Literal["ase"] = Field("ase", description="molecular-dynamics engine")
+    engine: EngineChoice = Field(
+        "auto",
+        description="how walkers ask the surrogate: ase, one by one | torchsim, many in one batch, "
+        "for MACE (extra torchsim) | auto: torchsim on a GPU and for small cells, where installed",
+    )
     ensemble: Ensemble = Field(
         "nvt",
         description="nvt: Langevin at constant volume | npt_isotropic: the volume breathes, the "

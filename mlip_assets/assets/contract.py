@@ -9,12 +9,17 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from mlip_assets.progress import Progress, Standing
+
 _log = logging.getLogger(__name__)
 
 #: One partition a campaign file; the sensor adds them.
 campaign_partitions = dg.DynamicPartitionsDefinition(name="campaign")
 
 OWNERS = ["team:mlip-autopipe"]
+
+#: Least time between two progress events of a run, seconds.
+EVENT_EVERY_S = 10.0
 
 #: For what may pass by itself, such as a full disk being freed or a GPU being busy. Wrong input is
 #: not retried: see :func:`pipeline_asset`. Molecular dynamics, labels and training resume, so a
@@ -89,6 +94,28 @@ def pipeline_asset(
         )(timed)
 
     return decorate
+
+
+def observed_progress(
+    context: dg.AssetExecutionContext, label: str, total: int, unit: str
+) -> Progress:
+    """Progress of a running asset, also told as an observation every ten seconds."""
+
+    def observe(standing: Standing) -> None:
+        known: dict[str, float] = {f"{unit}_done": standing.done, f"{unit}_total": standing.total}
+        if standing.remaining_s is not None:
+            known[f"{unit}_per_s"] = round(standing.rate_per_s, 1)
+            known["eta_s"] = round(standing.remaining_s, 1)
+        context.log_event(
+            dg.AssetObservation(
+                context.asset_key,
+                partition=context.partition_key,
+                description=str(standing),
+                metadata=known,
+            )
+        )
+
+    return Progress(label, total, unit, every_s=EVENT_EVERY_S, on_told=observe)
 
 
 def check(name: str, passed: bool, **figures: Any) -> dg.AssetCheckResult:

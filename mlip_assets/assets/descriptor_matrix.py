@@ -1,20 +1,14 @@
 """Asset ``descriptor_matrix``: one SOAP vector a frame."""
 
-from collections.abc import Callable
-
 import dagster as dg
 
 from io_managers.storage import Storage
 from mlip_assets import figures
-from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.assets.contract import check, observed_progress, pipeline_asset
 from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
 from mlip_assets.dynamics import Trajectory
-from mlip_assets.progress import Progress, Standing
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
-
-#: Least time between two progress events of a run, seconds.
-EVENT_EVERY_S = 10.0
 
 
 @pipeline_asset(
@@ -42,13 +36,7 @@ def descriptor_matrix(
             f"the trajectory of campaign '{campaign.name}' has no frames, because guards stopped "
             "every walker at once; its metadata say which, see 'guards' in the campaign"
         )
-    progress = Progress(
-        "SOAP",
-        surrogate_trajectory.n_frames,
-        "frames",
-        every_s=EVENT_EVERY_S,
-        on_told=_observed(context),
-    )
+    progress = observed_progress(context, "SOAP", surrogate_trajectory.n_frames, "frames")
     n_threads = compute.workers()
     matrix = describe_trajectory(
         surrogate_trajectory,
@@ -79,21 +67,3 @@ def descriptor_matrix(
             )
         ],
     )
-
-
-def _observed(context: dg.AssetExecutionContext) -> Callable[[Standing], None]:
-    def observe(standing: Standing) -> None:
-        known: dict[str, float] = {"frames_done": standing.done, "frames_total": standing.total}
-        if standing.remaining_s is not None:
-            known["frames_per_s"] = round(standing.rate_per_s, 1)
-            known["eta_s"] = round(standing.remaining_s, 1)
-        context.log_event(
-            dg.AssetObservation(
-                context.asset_key,
-                partition=context.partition_key,
-                description=str(standing),
-                metadata=known,
-            )
-        )
-
-    return observe

@@ -7,16 +7,18 @@ from ase import Atoms
 
 from io_managers.storage import Storage
 from mlip_assets import figures
-from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.assets.contract import check, observed_progress, pipeline_asset
 from mlip_assets.dynamics import (
     Trajectory,
     counts_by_reason,
+    n_steps,
     plan_walkers,
     run_walkers,
     unphysical_frames,
 )
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
+from resources.devices import GpuWatch
 from resources.mace import MaceResource
 
 
@@ -41,19 +43,22 @@ def surrogate_trajectory(
 ) -> dg.MaterializeResult[Trajectory]:
     """Langevin dynamics of every seed × temperature × pressure × replica with a surrogate.
 
-    Frames are written as they are made. A walker that breaks a guard (NaN, a force, temperature,
+    Frames are written as they are made, with an observation of the steps done and the time to go
+    every ten seconds. A walker that breaks a guard (NaN, a force, temperature,
     volume or energy out of bounds, atoms too near or gone) goes on from its last good frame, slower
     and colder, a few times, then stops and keeps its good part. A killed run resumes.
     """
     campaign = campaigns.load(context.partition_key)
     surrogate = mace.surrogate(campaign)
     walkers = plan_walkers(campaign, seeds, surrogate.sha256)
-    trajectory = run_walkers(
-        walkers,
-        surrogate.calculator,
-        Path(str(storage.working_folder(context.partition_key, "surrogate_trajectory"))),
-        n_workers=compute.workers(surrogate.device),
-    )
+    engine = surrogate.engine(campaign.exploration.engine, [len(w.seed) for w in walkers])
+    with GpuWatch(surrogate.devices) as gpu:
+        trajectory = run_walkers(
+            walkers,
+            surrogate.calculators(compute.workers(surrogate.devices), engine),
+            Path(str(storage.working_folder(context.partition_key, "surrogate_trajectory"))),
+            progress=observed_progress(context, "exploration", n_steps(walkers), "steps"),
+        )
 
     stopped = [walker for walker in trajectory.walkers if walker.stopped_by]
     broken = counts_by_reason(event for walker in trajectory.walkers for event in walker.events)
@@ -75,7 +80,9 @@ def surrogate_trajectory(
             "guard_events": figures.guard_table(trajectory),
             "picture": figures.markdown(figures.trajectory_plot(trajectory)),
             "radial_distribution": figures.markdown(figures.rdf_plot(trajectory, seeds)),
+            "engine": engine,
             **surrogate.metadata(),
+            **gpu.summary(),
         },
         check_results=[
             check(

@@ -4,7 +4,8 @@ BAOAB splitting (Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013)) with 
 barostat (Quigley & Probert, J. Chem. Phys. 120, 11432 (2004)), both ASE's. Unlike a chain of
 Nosé-Hoover thermostats it is ergodic for the few, nearly harmonic degrees of freedom of a small
 crystal, counts them rightly when the centre of mass is fixed, and carries no history: positions,
-momenta, cell, the state of the barostat and that of the random numbers are all there is.
+momenta, cell, the state of the barostat and that of the random numbers are all there is. A step
+has two halves, so that what lies between them, the forces, can be had for many walkers at once.
 """
 
 from __future__ import annotations
@@ -41,15 +42,52 @@ class Integrator(LangevinBAOAB):
 
     p_eps: Any
     force_eps: Any
+    # ASE's moves of atoms and cell: B kicks, A drifts, OU is friction and noise.
+    _BAOAB_A: Any
+    _BAOAB_B: Any
+    _BAOAB_OU: Any
+    _barostat_BAOAB_A: Any
+    _barostat_BAOAB_B: Any
+    _barostat_BAOAB_OU: Any
+    _update_accel: Any
+    _update_force_eps: Any
 
     def heat_to(self, temperature_K: float) -> None:
         """Change the target of the thermostat, where there is one."""
         if self.temperature_K not in (None, temperature_K):
             self.set_temperature(temperature_K)  # type: ignore[no-untyped-call]
 
-    def move(self) -> None:
+    def drift(self) -> None:
+        """The part of a step before its forces: BAOA."""
+        moves_cell = self.externalstress is not None
+        if moves_cell:
+            self._barostat_BAOAB_B()
+        self._BAOAB_B()
+        if moves_cell:
+            self._barostat_BAOAB_A()
+        self._BAOAB_A()
+        if moves_cell:
+            self.gamma_mod = self._barostat_BAOAB_OU_gamma_mod()
+        self._BAOAB_OU(self.gamma_mod)
+        if moves_cell:
+            self._barostat_BAOAB_OU()
+        self._BAOAB_A()
+        if moves_cell:
+            self._barostat_BAOAB_A()
+
+    def kick(self) -> None:
+        """The part of a step after its forces, which ``atoms.calc`` knows by now: B."""
+        self._update_accel()
+        if self.externalstress is not None:
+            self._update_force_eps()
+        self._BAOAB_B()
+        if self.externalstress is not None:
+            self._barostat_BAOAB_B()
+
+    def step(self) -> None:
         """Make one step."""
-        self.step()  # type: ignore[no-untyped-call]
+        self.drift()
+        self.kick()
 
     @property
     def barostat(self) -> NDArray[np.float64] | None:

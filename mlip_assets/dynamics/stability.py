@@ -10,8 +10,9 @@ from ase.calculators.calculator import Calculator
 
 from mlip_assets.campaign import ExplorationSettings, GuardSettings
 from mlip_assets.dynamics.conditions import Conditions
+from mlip_assets.dynamics.exploration import run_walker
 from mlip_assets.dynamics.trajectory import WalkerReport
-from mlip_assets.dynamics.walker import Walker, run_walker
+from mlip_assets.dynamics.walker import Walker
 from mlip_assets.progress import Progress
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from ase import Atoms
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ ROW_GROUP_SIZE = 100
 #: A part-file is full, and the next one begun, at so many frames or bytes of them in memory.
 PART_FRAMES = 1000
 PART_BYTES = 32 * 2**20
+_BYTES_AN_ATOM = 25  # number, position and force
 
 
 def _column(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
@@ -40,6 +42,7 @@ FRAME_SCHEMA = pa.schema(
         _column("target_temperature_K", pa.float64(), "K"),
         pa.field("pressure_GPa", pa.float64(), metadata={"unit": "GPa"}),
         _column("energy_eV", pa.float64(), "eV"),
+        pa.field("force_spread_eV_per_A", pa.float64(), metadata={"unit": "eV/Å"}),
         _column("cell", pa.list_(pa.float64(), 9), "Å"),
         _column("pbc", pa.list_(pa.bool_(), 3)),
         _column("numbers", pa.list_(pa.uint8())),
@@ -47,7 +50,7 @@ FRAME_SCHEMA = pa.schema(
         _column("forces", pa.list_(pa.float32()), "eV/Å"),
     ]
 )
-SCALAR_COLUMNS = tuple(FRAME_SCHEMA.names[:8])
+SCALAR_COLUMNS = tuple(FRAME_SCHEMA.names[:9])
 
 
 @dataclass(frozen=True)
@@ -330,14 +333,17 @@ class PartWriter:
         self._closed = tuple(parts)
         self._table = FRAME_SCHEMA.empty_table()
         self._rows: list[dict[str, Any]] = []
+        self._nbytes = 0
         if parts and parts[-1].n_frames < PART_FRAMES:
             *closed, last = parts
             self._closed = tuple(closed)
             self._table = pq.read_table(folder.parent / last.path).slice(0, last.n_frames)
+            self._nbytes = _BYTES_AN_ATOM * len(pc.list_flatten(self._table["numbers"]))
 
     def append(self, row: dict[str, Any]) -> None:
         """Take one frame: the columns of ``FRAME_SCHEMA``, arrays for the lists."""
         self._rows.append(row)
+        self._nbytes += _BYTES_AN_ATOM * len(row["numbers"])
 
     @property
     def is_full(self) -> bool:
@@ -345,23 +351,24 @@ class PartWriter:
         n_frames = self._table.num_rows + len(self._rows)
         return n_frames >= PART_FRAMES or self._nbytes >= PART_BYTES
 
-    @property
-    def _nbytes(self) -> int:
-        a_row = 24 * len(self._rows[0]["numbers"]) if self._rows else 0
-        return int(self._table.nbytes) + a_row * len(self._rows)
+    def flush(self, *, ended: bool = False) -> tuple[Part, ...]:
+        """Write what is not on disk yet; all parts of the walker, to be recorded.
 
-    def flush(self) -> tuple[Part, ...]:
-        """Write what is not on disk yet; all parts of the walker, to be recorded."""
-        if self._rows:
+        A file that will be written again, because it is neither full nor the last, is left
+        uncompressed: compressing the same frames at every checkpoint would cost most of the time.
+        """
+        is_new = bool(self._rows)
+        if is_new:
             self._table = pa.concat_tables([self._table, frame_table(self._rows)])
             self._rows = []
-            with write_atomically(self._path) as temporary:
-                write_table(self._table, temporary)
         if self._table.num_rows == 0:
             return self._closed
+        if is_new or ended:
+            with write_atomically(self._path) as temporary:
+                write_table(self._table, temporary, compressed=ended or self.is_full)
         parts = (*self._closed, self._open_part())
         if self.is_full:
-            self._closed, self._table = parts, FRAME_SCHEMA.empty_table()
+            self._closed, self._table, self._nbytes = parts, FRAME_SCHEMA.empty_table(), 0
         return parts
 
     @property
@@ -410,14 +417,14 @@ def write_part(path: AnyPath, rows: Sequence[dict[str, Any]]) -> None:
         write_table(frame_table(rows), temporary)
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path, *, compressed: bool = True) -> None:
     """Write ``table`` with the encodings that measured best for floating-point rows."""
     lists = [f"{f.name}.list.element" for f in table.schema if pa.types.is_list(f.type)]
     floats = [n for n in lists if "positions" in n or "forces" in n]
     pq.write_table(
         table,
         path,
-        compression="zstd",
+        compression="zstd" if compressed else "none",
         use_dictionary=False,
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None,
         row_group_size=ROW_GROUP_SIZE,

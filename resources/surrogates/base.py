@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlip_assets.campaign import Engine, EngineChoice
 from resources.devices import describe_devices
 
 if TYPE_CHECKING:
@@ -45,7 +47,30 @@ class Surrogate(ABC):
     def build(self, device: str) -> Calculator:
         """An ASE calculator on a device: energy eV, forces eV/Å, stress eV/Å³."""
 
-    def calculator(self, worker: int = 0) -> Calculator:
+    def build_batched(self, device: str) -> Calculator:
+        """One that takes many structures at once, where :meth:`engine` says ``torchsim``."""
+        raise NotImplementedError(f"{self.name} on {device}")
+
+    def engine(self, wanted: EngineChoice, n_atoms: Sequence[int]) -> Engine:  # noqa: ARG002  the sizes matter to those that can batch
+        """Decide which engine moves walkers of so many atoms.
+
+        Raises
+        ------
+        SurrogateError
+            The one that is wanted cannot run this surrogate.
+        """
+        if wanted == "torchsim":
+            raise SurrogateError(
+                f"exploration.engine: torch-sim runs MACE models, and '{self.name}' is none; write "
+                "'engine: auto' or 'engine: ase'"
+            )
+        return "ase"
+
+    def calculators(self, n_workers: int, engine: Engine) -> list[Callable[[], Calculator]]:
+        """What builds the calculator of each of several workers; picklable."""
+        return [partial(self.calculator, worker, engine) for worker in range(n_workers)]
+
+    def calculator(self, worker: int = 0, engine: Engine = "ase") -> Calculator:
         """The calculator of one worker of several; workers share out the GPUs in turn."""
         import torch
 
@@ -55,7 +80,7 @@ class Surrogate(ABC):
             # Fused kernels replace the others after a warm-up and round differently: without this,
             # a walker that resumes in a new process would leave its unbroken course.
             torch.jit.set_fusion_strategy([])
-        return self.build(device)
+        return self.build(device) if engine == "ase" else self.build_batched(device)
 
     def save_model(self, path: Path) -> Path:
         """Write the ``.model`` file that mace-torch's trainer fine-tunes from.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,11 +13,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from mlip_assets.campaign import BUNDLED_SURROGATE, NAMED_SURROGATES, OWN_SURROGATE, nearest
+from mlip_assets.campaign import (
+    BUNDLED_SURROGATE,
+    NAMED_SURROGATES,
+    OWN_SURROGATE,
+    Engine,
+    EngineChoice,
+    nearest,
+)
 from mlip_assets.files import sha256_of_file, write_atomically
 from mlip_assets.training import TrainedModel
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
-from resources.surrogates.base import Surrogate, SurrogateError
+from resources.surrogates.base import Surrogate, SurrogateError, require_package
+from resources.surrogates.torchsim import TorchSimCalculator
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +49,11 @@ MACE_TORCH_NAMES = {
     "mace-matpes-pbe-0": "mace-matpes-pbe-0",
     "mace-matpes-r2scan-0": "mace-matpes-r2scan-0",
 }
+
+#: What is worth a batch on the CPU; larger cells keep a core busy one by one.
+FEWEST_BATCHED, LARGEST_BATCHED_ON_CPU = 4, 32
+#: A larger batch falls out of a processor's cache and gains nothing any more.
+CPU_BATCH_ATOMS = 256
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,39 @@ class MaceSurrogate(Surrogate):
             default_dtype=self.dtype,
             enable_cueq=kernels(device) == "cuequivariance",
         )
+
+    def build_batched(self, device: str) -> Calculator:
+        """The same weights in torch-sim's ``MaceModel``."""
+        import torch
+
+        with redirect_stdout(io.StringIO()):
+            from torch_sim.models.mace import MaceModel
+
+            model = MaceModel(
+                self.module(),
+                device=torch.device(device),
+                dtype=getattr(torch, self.dtype),
+                enable_cueq=kernels(device) == "cuequivariance",
+            )
+        place = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
+        return TorchSimCalculator(
+            model,
+            r_cut=float(model.r_max),
+            batch_atoms=CPU_BATCH_ATOMS if device == "cpu" else None,
+            limits=_cache_folder() / "batch_limits.json",
+            limited=f"{self.sha256} {self.dtype} on {place}",
+        )
+
+    def engine(self, wanted: EngineChoice, n_atoms: Sequence[int]) -> Engine:
+        """torch-sim, where it is installed, on GPUs, and on the CPU for many small cells."""
+        if wanted == "torchsim":
+            require_package("torch_sim", "torchsim", "engine: torchsim")
+        if wanted != "auto":
+            return wanted
+        gains = self.device.startswith("cuda") or (
+            len(n_atoms) >= FEWEST_BATCHED and max(n_atoms) <= LARGEST_BATCHED_ON_CPU
+        )
+        return "torchsim" if gains and find_spec("torch_sim") is not None else "ase"
 
     def elements(self) -> tuple[str, ...]:
         """Chemical symbols the weights know; a file that nothing describes is unpickled."""
@@ -142,6 +190,12 @@ def kernels(device: str) -> str:
     packages = ("cuequivariance_torch", "cuequivariance_ops_torch")
     installed = all(find_spec(package) is not None for package in packages)
     return "cuequivariance" if device.startswith("cuda") and installed else "e3nn"
+
+
+def _cache_folder() -> Path:
+    """What a user's machine found out about itself, as the XDG base directories have it."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mlip-autopipe"
 
 
 #: A module that was unpickled for its elements alone waits here for its first user.

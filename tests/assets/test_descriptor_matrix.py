@@ -8,6 +8,7 @@ from ase.calculators.emt import EMT
 
 from io_managers.parquet import DescriptorIOManager
 from io_managers.storage import Storage
+from mlip_assets.assets import contract
 from mlip_assets.assets import descriptor_matrix as module
 from mlip_assets.descriptors import DescriptorMatrix, matrix
 from mlip_assets.dynamics import plan_walkers, run_walkers
@@ -28,7 +29,7 @@ sampling: {n_samples: 3}
 def materialize(tmp_path, monkeypatch):
     """Describe 60 frames of copper in parts of 16; gives the result and the instance."""
     monkeypatch.setattr(matrix, "_PART_FRAMES", 16)
-    monkeypatch.setattr(module, "EVENT_EVERY_S", 0.0)
+    monkeypatch.setattr(contract, "EVENT_EVERY_S", 0.0)
     (tmp_path / "copper.yaml").write_text(COPPER, encoding="utf-8")
     atoms = bulk("Cu", cubic=True)
     atoms.info.update(seed_name="crystal", seed_kind="crystal")

@@ -11,7 +11,7 @@ import pytest
 from ase.calculators.emt import EMT
 
 from mlip_assets.dynamics import plan_walkers, run_walker, run_walkers, unphysical_frames
-from mlip_assets.dynamics.walker import steps_done
+from mlip_assets.dynamics.exploration import steps_done
 from tests.dynamics.oscillators import Harmonic, campaign, columns, copper, same, walkers
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def test_stored_energy_and_forces_are_those_of_the_positions(tmp_path):
 
 def test_processes_change_nothing(tmp_path):
     one = columns(run_walkers(walkers(), EMT, tmp_path / "one"))
-    two = columns(run_walkers(walkers(), EMT, tmp_path / "two", n_workers=2))
+    two = columns(run_walkers(walkers(), [EMT, EMT], tmp_path / "two"))
     assert same(one, two)
 
 
@@ -92,7 +92,7 @@ def test_kill_minus_nine_and_resume(tmp_path):
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from oscillators import Harmonic, walkers; from mlip_assets.dynamics import run_walkers\n"
         "if __name__ == '__main__':\n"
-        f"    run_walkers(walkers(**{HEATED!r}), Harmonic, Path({str(tmp_path / 'killed')!r}), n_workers=2)\n"
+        f"    run_walkers(walkers(**{HEATED!r}), [Harmonic, Harmonic], Path({str(tmp_path / 'killed')!r}))\n"
     )
     process = subprocess.Popen([sys.executable, str(script)], cwd=ROOT)
     deadline = time.monotonic() + 60
