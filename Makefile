@@ -16,13 +16,16 @@ export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help run check-campaign show-campaign ui test lint bench bundled-model clean
+.PHONY: help run explore check-campaign show-campaign ui test lint bench bundled-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
 
 run: $(VENV)/.runtime ## explore, select, label and train one campaign (CAMPAIGN=quickstart)
 	$(BIN)/python -m mlip_assets run $(CAMPAIGN)
+
+explore: $(VENV)/.runtime ## explore and select, without spending a DFT call (CAMPAIGN=name)
+	$(BIN)/python -m mlip_assets explore $(CAMPAIGN)
 
 check-campaign: $(VENV)/.runtime ## check a campaign file and say what it would compute
 	$(BIN)/python -m mlip_assets check $(CAMPAIGN)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 PID_TAG, HOST_TAG = "mlip/pid", "mlip/host"
 
+#: Command -> the job it runs.
+JOBS = {"run": "campaign", "explore": "exploration"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and return the exit status: 0 done, 1 failed, 2 wrong input."""
@@ -32,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, meaning in (
         ("run", "run a campaign to its end, resuming what is there"),
+        ("explore", "explore and select, without spending a DFT call"),
         ("check", "check a campaign file and say what it would compute"),
         ("show", "print the campaign with every default filled in"),
     ):
@@ -47,8 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(campaign.to_yaml(), end="")
             return 0
         print(_plan(campaign))
-        if given.command == "run":
-            return _run(campaign, path)
+        if job := JOBS.get(given.command):
+            return _run(campaign, path, job)
     except CampaignError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -76,7 +80,7 @@ def _plan(campaign: Campaign) -> str:
     )
 
 
-def _run(campaign: Campaign, path: Path) -> int:
+def _run(campaign: Campaign, path: Path, job: str) -> int:
     os.environ["MLIP_CAMPAIGNS"] = str(path.parent)  # read when the definitions are loaded
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of libraries, in worker processes
     warnings.simplefilter("ignore")
@@ -92,7 +96,7 @@ def _run(campaign: Campaign, path: Path) -> int:
     with dg.DagsterInstance.get() as instance:
         _close_abandoned_runs(instance)
         instance.add_dynamic_partitions("campaign", [campaign.name])
-        result = defs.resolve_job_def("campaign").execute_in_process(
+        result = defs.resolve_job_def(job).execute_in_process(
             partition_key=campaign.name,
             instance=instance,
             raise_on_error=False,
@@ -155,7 +159,8 @@ def _summary(campaign: Campaign, result: dg.ExecuteInProcessResult, wall_s: floa
         lines.append(
             f"frames explored   {trajectory['n_frames']} in {trajectory['n_walkers']} walkers "
             f"({trajectory['n_walkers_stopped']} stopped by a guard), "
-            f"surrogate {trajectory['surrogate']} on {trajectory['device']}"
+            f"surrogate {trajectory['surrogate']} on {trajectory['device']} by "
+            f"{trajectory['engine']}"
         )
     if selected := made.get("selected_frames"):
         lines.append(

@@ -8,7 +8,6 @@ import itertools
 import time
 
 import numpy as np
-import pytest
 from ase.build import bulk
 
 from mlip_assets.campaign import Campaign
@@ -49,5 +48,5 @@ def test_walker_against_bare_model_calls(benchmark, tmp_path):
     times.append((benchmark.pedantic(walk, rounds=1), bare()))
     walked, modelled = (min(column) for column in zip(*times, strict=True))
     benchmark.extra_info["walker_over_model"] = walked / modelled
-    assert walked / modelled == pytest.approx(1.0, abs=0.25)
+    assert walked / modelled < 1.12  # 1.02 to 1.03 on an idle core
     assert len(list(itertools.islice(tmp_path.iterdir(), 10))) == N_ROUNDS + 1

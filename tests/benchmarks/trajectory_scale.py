@@ -53,6 +53,7 @@ def synthetic_frames(n_atoms: int, n_frames: int, walker: int) -> Iterator[dict[
             "target_temperature_K": 300.0,
             "pressure_GPa": float(noise[0, 0, 1]),
             "energy_eV": -300 + float(noise[0, 0, 2]),
+            "force_spread_eV_per_A": None,
             "cell": cell,
             "pbc": atoms.pbc,
             "numbers": numbers,

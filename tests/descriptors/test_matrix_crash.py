@@ -62,6 +62,7 @@ def trajectory(tmp_path: Path) -> Trajectory:
                     "target_temperature_K": 300.0,
                     "pressure_GPa": None,
                     "energy_eV": 0.0,
+                    "force_spread_eV_per_A": None,
                     "cell": atoms.cell[:].ravel(),
                     "pbc": atoms.pbc,
                     "numbers": atoms.numbers,
