@@ -129,7 +129,10 @@ def guard_table(trajectory: Trajectory) -> dg.MetadataValue:
 
 
 def trajectory_plot(trajectory: Trajectory) -> bytes:
-    """Temperature, energy and pressure of every walker against time; dotted, what was aimed at."""
+    """Temperature, energy and pressure of every walker against time; dotted, what was aimed at.
+
+    Below them, of a committee, the largest spread of a force.
+    """
     from mlip_assets.dynamics.trajectory import FRAME_ID_STRIDE
 
     scalars = trajectory.scalars()
@@ -142,7 +145,9 @@ def trajectory_plot(trajectory: Trajectory) -> bytes:
     walker = columns["frame_id"] // FRAME_ID_STRIDE
     colours = _colours(trajectory)
     target_of = {report.number: report.target_temperature_K for report in trajectory.walkers}
-    figure, (upper, middle, lower) = _canvas(3, 1, 8, 2.2)
+    spread = columns["force_spread_eV_per_A"]
+    has_spread = bool(np.isfinite(spread).any())
+    figure, (upper, middle, lower, *lowest) = _canvas(3 + has_spread, 1, 8, 2.2)
     for rows in np.split(np.arange(len(walker)), np.flatnonzero(np.diff(walker)) + 1):
         if len(rows) == 0:
             continue
@@ -154,9 +159,14 @@ def trajectory_plot(trajectory: Trajectory) -> bytes:
         energy = columns["energy_eV"][picked] - columns["energy_eV"][rows[0]]
         middle.plot(time_ps, energy, alpha=0.7, **style)
         lower.plot(time_ps, columns["pressure_GPa"][picked], alpha=0.7, **style)
+        for axis in lowest:
+            axis.plot(time_ps, spread[picked], alpha=0.7, **style)
     upper.set_ylabel("temperature / K")
     middle.set_ylabel("energy change / eV")
-    lower.set(xlabel="time / ps", ylabel="pressure / GPa")
+    lower.set_ylabel("pressure / GPa")
+    for axis in lowest:
+        axis.set_ylabel("force spread / eV/Å")
+    (lowest or [lower])[-1].set_xlabel("time / ps")
     return _png(figure)
 
 

@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 #: Rows of a batch come in multiples of these: PyTorch's loops take four registers of 16 floats.
 _ATOMS_STEP, _PAIRS_STEP = 16, 64
+#: What PyTorch's allocator, the driver and cuBLAS say; only the first has an exception of its own.
+_OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 
 
 class TorchSimCalculator(Calculator):
@@ -94,14 +96,14 @@ class TorchSimCalculator(Calculator):
         SurrogateError
             One frame alone does not fit.
         """
-        import torch
-
         found: list[Evaluation] = []
         while len(found) < len(frames):
             batch = self._next_batch(frames[len(found) :])
             try:
                 found += self._evaluate(batch)
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+                    raise
                 if len(batch) == 1:
                     raise SurrogateError(
                         f"exploration.device: {len(batch[0])} atoms do not fit into the memory of "

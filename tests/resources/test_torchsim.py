@@ -187,13 +187,14 @@ def test_both_engines_walk_the_same_way(calculator, tmp_path):
 class Small(MaceModel):
     """A model on a device whose memory holds so many atoms."""
 
-    def __init__(self, n_atoms):
+    def __init__(self, n_atoms, error=None):
         super().__init__(bundled().module(), device=torch.device("cpu"), dtype=torch.float32)
         self.most_atoms, self.batches = n_atoms, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def forward(self, state):
         if state.n_atoms > self.most_atoms:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         self.batches.append(int(state.n_atoms))
         return super().forward(state)
 
@@ -220,6 +221,21 @@ def test_backs_off_when_memory_is_short_and_remembers(calculator, tmp_path, capl
     again = Small(60)
     small(again, tmp_path).calculate_batch(frames)
     assert again.batches == [48] * 4  # a later process knows
+
+
+@pytest.mark.parametrize(
+    ("said", "is_memory"),
+    [("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True), ("shapes differ", False)],
+)
+def test_other_words_for_a_short_memory(tmp_path, said, is_memory):
+    calculator = small(Small(30, RuntimeError(said)), tmp_path)
+    frames = [silicon(0), silicon(1), silicon(2)]
+    if is_memory:
+        assert len(calculator.calculate_batch(frames)) == 3
+    else:
+        with pytest.raises(RuntimeError, match=said):
+            calculator.calculate_batch(frames)
+    assert (tmp_path / "limits.json").exists() == is_memory
 
 
 def test_one_frame_that_does_not_fit_is_an_error(tmp_path):
