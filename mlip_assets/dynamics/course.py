@@ -137,15 +137,14 @@ class Course:
                 self._take((yield self._atoms))
                 self._start()
                 broken, due = self._broken_guard(look=False), True
-            ended = broken is not None or self._step >= settings.n_steps
-            if due and not ended:
+            if broken is None and due:
                 self._save()
                 saved_at = self._step
             if look and self._step > self._told:
                 self._on_steps(self._step - self._told)
                 self._told = self._step
         self._on_steps(settings.n_steps - self._told)
-        return self._save(broken, ended=True)
+        return self._save(broken)
 
     @property
     def _n_retries(self) -> int:
@@ -250,7 +249,7 @@ class Course:
             }
         )
 
-    def _save(self, stopped_by: str | None = None, *, ended: bool = False) -> Checkpoint:
+    def _save(self, stopped_by: str | None = None) -> Checkpoint:
         atoms = self._atoms
         try:
             state = Checkpoint(
@@ -262,7 +261,7 @@ class Course:
                 random_state=dict(self._rng.bit_generator.state),
                 energy_eV=self._energy_eV,
                 good=self._good,
-                parts=self._writer.flush(ended=ended),
+                parts=self._writer.flush(),
                 events=self._events,
                 stopped_by=stopped_by,
                 wall_s=self._wall_s,

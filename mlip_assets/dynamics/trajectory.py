@@ -351,21 +351,15 @@ class PartWriter:
         n_frames = self._table.num_rows + len(self._rows)
         return n_frames >= PART_FRAMES or self._nbytes >= PART_BYTES
 
-    def flush(self, *, ended: bool = False) -> tuple[Part, ...]:
-        """Write what is not on disk yet; all parts of the walker, to be recorded.
-
-        A file that will be written again, because it is neither full nor the last, is left
-        uncompressed: compressing the same frames at every checkpoint would cost most of the time.
-        """
-        is_new = bool(self._rows)
-        if is_new:
+    def flush(self) -> tuple[Part, ...]:
+        """Write what is not on disk yet; all parts of the walker, to be recorded."""
+        if self._rows:
             self._table = pa.concat_tables([self._table, frame_table(self._rows)])
             self._rows = []
+            with write_atomically(self._path) as temporary:
+                write_table(self._table, temporary)
         if self._table.num_rows == 0:
             return self._closed
-        if is_new or ended:
-            with write_atomically(self._path) as temporary:
-                write_table(self._table, temporary, compressed=ended or self.is_full)
         parts = (*self._closed, self._open_part())
         if self.is_full:
             self._closed, self._table, self._nbytes = parts, FRAME_SCHEMA.empty_table(), 0
@@ -417,14 +411,14 @@ def write_part(path: AnyPath, rows: Sequence[dict[str, Any]]) -> None:
         write_table(frame_table(rows), temporary)
 
 
-def write_table(table: pa.Table, path: Path, *, compressed: bool = True) -> None:
+def write_table(table: pa.Table, path: Path) -> None:
     """Write ``table`` with the encodings that measured best for floating-point rows."""
     lists = [f"{f.name}.list.element" for f in table.schema if pa.types.is_list(f.type)]
     floats = [n for n in lists if "positions" in n or "forces" in n]
     pq.write_table(
         table,
         path,
-        compression="zstd" if compressed else "none",
+        compression="zstd",
         use_dictionary=False,
         column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT") or None,
         row_group_size=ROW_GROUP_SIZE,
