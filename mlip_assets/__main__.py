@@ -170,7 +170,8 @@ def _summary(campaign: Campaign, result: dg.ExecuteInProcessResult, wall_s: floa
     if labels := made.get("labelled_db"):
         lines.append(
             f"DFT calls         {labels['dft_calls_made']} made, {labels['dft_calls_saved']} saved; "
-            f"{labels['n_failed']} failed, {labels['n_deferred']} deferred"
+            f"{labels['n_failed']} failed, {labels['n_deferred']} deferred; "
+            f"{labels['core_hours_spent']:.2g} core-hours"
         )
     if model := made.get("model"):
         lines.append(

@@ -20,7 +20,15 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from ase.data import atomic_numbers
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 SeedKind = Literal[
     "crystal",
@@ -80,10 +88,6 @@ OWN_SURROGATE = "own-model"
 _FOLDER_SURROGATES = ("m3gnet",)
 _NOT_MACE = ("chgnet", "m3gnet")
 
-#: Elements whose PAW valence states are smooth enough for a low plane-wave cut-off (eV).
-_SOFT_CUTOFF_EV = {"Si": 250.0}
-_DEFAULT_CUTOFF_EV = 500.0
-
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 CampaignName = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -94,6 +98,13 @@ class CampaignError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _on_and_off_are_words(value: Any) -> Any:
+    """YAML reads a bare ``off`` as false, and ``on`` as true."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
 
 
 class SeedSettings(_Section):
@@ -381,11 +392,6 @@ class GuardSettings(_Section):
         return self
 
 
-def _off_is_a_word(value: Any) -> Any:
-    """YAML reads a bare ``off`` as false."""
-    return "off" if value is False else value
-
-
 class DescriptorSettings(_Section):
     """SOAP power spectrum, averaged over the atoms of a frame."""
 
@@ -402,7 +408,7 @@ class DescriptorSettings(_Section):
         "densities before that; species, outer for each element apart",
     )
     compression: Annotated[
-        Literal["off", "mu2", "mu1nu1", "crossover"], BeforeValidator(_off_is_a_word)
+        Literal["off", "mu2", "mu1nu1", "crossover"], BeforeValidator(_on_and_off_are_words)
     ] = Field(
         "off",
         description="shorter vectors for many elements (Darby et al. 2022): off | mu2 | mu1nu1 | "
@@ -452,9 +458,9 @@ class SamplingSettings(_Section):
     n_components: int | None = Field(
         None, ge=1, description="number of principal components; makes components fixed"
     )
-    weighting: Annotated[Literal["explained_variance", "off"], BeforeValidator(_off_is_a_word)] = (
-        Field("off", description="whether a component counts in the clustering by what it explains")
-    )
+    weighting: Annotated[
+        Literal["explained_variance", "off"], BeforeValidator(_on_and_off_are_words)
+    ] = Field("off", description="whether a component counts in the clustering by what it explains")
     clustering: Literal["kmeans", "minibatch_kmeans", "birch", "faiss"] = Field(
         "kmeans", description="algorithm; faiss needs the extra of that name"
     )
@@ -520,32 +526,125 @@ class SamplingSettings(_Section):
         return self
 
 
-class LabellingSettings(_Section):
-    """Density-functional theory. Everything here but retries, timeout and budget keys the labels."""
+class GateSettings(_Section):
+    """What is not worth a calculation, and which calculations are not worth training on."""
 
-    engine: Literal["gpaw"] = Field("gpaw", description="DFT program")
+    min_distance_ratio: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="frames with atoms nearer than this share of their covalent radii are not "
+        "computed",
+    )
+    max_force_eV_per_A: float = Field(
+        100.0,
+        gt=0,
+        description="frames with a larger force on an atom are not computed if the surrogate says "
+        "so, and refused if DFT does, eV/Å",
+    )
+    max_net_force_ratio: float = Field(
+        0.25,
+        gt=0,
+        description="labels whose forces sum to more than this share of the largest are refused",
+    )
+    max_stress_GPa: float = Field(
+        100.0, gt=0, description="labels with a larger component of the stress are refused, GPa"
+    )
+    max_energy_deviation_eV_per_atom: float = Field(
+        5.0,
+        gt=0,
+        description="frames this far from the median energy of their likes are not computed if the "
+        "surrogate says so, and refused if DFT does, eV/atom",
+    )
+
+
+class LabellingSettings(_Section):
+    """Density-functional theory: the engine and its physics, what a label must hold, what it may cost."""
+
+    engine: Literal["gpaw", "espresso", "vasp"] = Field(
+        "gpaw",
+        description="DFT program: gpaw | espresso | vasp (input and output tested, never run)",
+    )
+    preset: Literal["fast", "standard", "strict"] = Field(
+        "standard",
+        description="cut-off, k-points and convergence where they are null below: fast (to try "
+        "things out) | standard | strict",
+    )
     xc: Literal["LDA", "PBE", "revPBE", "RPBE"] = Field("PBE", description="functional")
     cutoff_eV: float | None = Field(
-        None, ge=150, le=2000, description="plane-wave cut-off, eV; null: by the elements"
+        None, ge=150, le=4000, description="plane-wave cut-off, eV; null: by preset and elements"
     )
-    k_spacing_per_A: float = Field(
-        0.45,
+    k_spacing_per_A: float | None = Field(
+        None,
         gt=0.05,
         le=2,
-        description="largest k-point spacing along periodic directions, 1/Å (2π included)",
+        description="largest k-point spacing along periodic directions, 1/Å (2π included); null: "
+        "by preset",
     )
-    smearing_eV: float = Field(0.1, gt=0, le=1, description="Fermi-Dirac width, eV")
-    energy_convergence_eV: float = Field(
-        1e-5, gt=0, le=1e-2, description="self-consistency in energy, eV per valence electron"
+    smearing_eV: float = Field(0.1, ge=0, le=1, description="Fermi-Dirac width, eV; never zero")
+    energy_convergence_eV: float | None = Field(
+        None,
+        gt=0,
+        le=1e-2,
+        description="self-consistency in energy, eV: per valence electron (gpaw) or per atom; null: "
+        "by preset",
+    )
+    spin: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_and_off_are_words)] = Field(
+        "auto",
+        description="auto: polarised for magnetic elements and frames that bring moments | on | "
+        "off; free atoms have the spin of Hund's rules always",
+    )
+    charge: float = Field(
+        0.0, ge=-20, le=20, description="charge of each frame in |e|, with a uniform background"
+    )
+    pseudopotentials: str | None = Field(
+        None,
+        description="folder of one family, relative to this file: <symbol>….upf (espresso), "
+        "<symbol>/POTCAR (vasp)",
+    )
+    command: str | None = Field(
+        None, description="how to start espresso or vasp; null: pw.x or vasp_std on PATH"
     )
     max_net_force_eV_per_A: float = Field(
         0.05, gt=0, description="a label whose forces sum to more than this is refused, eV/Å"
     )
     retries: int = Field(
-        1, ge=0, le=5, description="further attempts with safer numerics, never other physics"
+        2, ge=0, le=3, description="further attempts with safer numerics, never other physics"
     )
     timeout_s: float = Field(1800.0, gt=0, description="longest time for one calculation, s")
-    budget: int | None = Field(None, ge=0, description="most new DFT calls in one run")
+    memory_limit_GiB: float | None = Field(
+        None, gt=0, description="most memory of one calculation, GiB (Linux); null: no limit"
+    )
+    budget_calls: int | None = Field(
+        None,
+        ge=0,
+        validation_alias=AliasChoices("budget_calls", "budget"),
+        description="most new DFT calls in one run; also written budget",
+    )
+    budget_core_hours: float | None = Field(
+        None,
+        ge=0,
+        description="most core-hours of DFT in one run; what is left resumes in the next",
+    )
+    gates: GateSettings = GateSettings()
+
+    @model_validator(mode="after")
+    def _engine_can_run(self) -> Self:
+        if self.smearing_eV == 0:
+            raise ValueError(
+                "smearing_eV: 0 would fix the occupations, which converge to wrong states in frames "
+                "of molecular dynamics; write a width above zero, such as 0.1"
+            )
+        if self.engine == "gpaw":
+            for key in ("pseudopotentials", "command"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: gpaw takes none; remove it, or choose another engine")
+        elif self.pseudopotentials is None:
+            raise ValueError(
+                f"pseudopotentials: missing; {self.engine} needs a folder with one file for each "
+                "element; docs/labelling.md tells where families come from"
+            )
+        return self
 
 
 class TrainingSettings(_Section):
@@ -719,15 +818,17 @@ def _parse(written: dict[str, Any], file: Path) -> Campaign:
             f"{file}: name: '{campaign.name}' differs from the file name; write 'name: {file.stem}' "
             f"or rename the file to '{campaign.name}.yaml'"
         )
-    return _with_files_resolved(_with_cutoff(campaign), file)
+    return _with_files_resolved(_with_preset(campaign), file)
 
 
-def _with_cutoff(campaign: Campaign) -> Campaign:
-    if campaign.labelling.cutoff_eV is not None:
-        return campaign
-    cutoff = max(_SOFT_CUTOFF_EV.get(e, _DEFAULT_CUTOFF_EV) for e in campaign.elements)
-    labelling = campaign.labelling.model_copy(update={"cutoff_eV": cutoff})
-    return campaign.model_copy(update={"labelling": labelling})
+def _with_preset(campaign: Campaign) -> Campaign:
+    """What the file leaves to the preset, filled in."""
+    from mlip_assets.labelling.presets import preset_values
+
+    labelling = campaign.labelling
+    values = preset_values(labelling.engine, labelling.preset, campaign.elements)
+    unset = {key: value for key, value in values.items() if getattr(labelling, key) is None}
+    return campaign.model_copy(update={"labelling": labelling.model_copy(update=unset)})
 
 
 def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
@@ -740,6 +841,15 @@ def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
     found = tuple(_found_surrogate(name, file) for name in campaign.exploration.surrogates)
     surrogate = found if len(found) > 1 else found[0]
     updates["exploration"] = campaign.exploration.model_copy(update={"surrogate": surrogate})
+    if campaign.labelling.pseudopotentials is not None:
+        folder = (file.parent / campaign.labelling.pseudopotentials).resolve()
+        if not folder.is_dir():
+            raise CampaignError(
+                f"{file}: labelling.pseudopotentials: there is no folder {folder}; give a path "
+                f"relative to {file.parent}"
+            )
+        update = {"pseudopotentials": str(folder)}
+        updates["labelling"] = campaign.labelling.model_copy(update=update)
     return campaign.model_copy(update=updates)
 
 

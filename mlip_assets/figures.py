@@ -31,6 +31,8 @@ SCATTER_POINTS = 5000
 DENSITY_PIXELS = 280
 #: Marked points that get an outline.
 MARKS = 400
+#: Labels named on their scatter: the farthest, beyond so many robust standard deviations.
+NAMED_OUTLIERS, OUTLIER_SCORE = 8, 4.0
 #: Clusters that get a bar each; more share bars.
 CLUSTER_BARS = 40
 
@@ -345,30 +347,63 @@ def label_table(database: LabelledDatabase) -> dg.MetadataValue:
 
 
 def failure_table(database: LabelledDatabase) -> dg.MetadataValue:
-    """Every failed calculation and its reason."""
+    """Every frame without a label and its reason."""
     return table(
-        {"frame_id": failure.frame_id, "attempts": failure.attempts, "reason": failure.reason}
+        {
+            "frame_id": failure.frame_id,
+            "kind": failure.kind,
+            "attempts": failure.attempts,
+            "reason": failure.reason,
+        }
         for failure in database.failed
     )
 
 
 def label_plot(database: LabelledDatabase) -> bytes:
-    """Binding energies and forces of the labelled frames, by kind of seed."""
-    figure, (left, right) = _canvas(1, 2, 4.5, 3.5)
+    """Binding energies and forces of the labelled frames by kind of seed, and outliers by name."""
+    figure, (left, middle, right) = _canvas(1, 3, 4.2, 3.6)
     binding = database.binding_energies()
     kinds = np.array([atoms.info["seed_kind"] for atoms in database.labelled])
     norms = [np.linalg.norm(atoms.arrays["REF_forces"], axis=1) for atoms in database.labelled]
+    largest = np.array([norm.max() for norm in norms])
     names = sorted(set(kinds))
-    left.hist([binding[kinds == kind] for kind in names], bins=20, stacked=True, label=names)
-    forces = [
-        np.concatenate([n for n, k in zip(norms, kinds, strict=True) if k == kind])
-        for kind in names
-    ]
-    right.hist(forces, bins=20, stacked=True, label=names)
+    if names:
+        left.hist([binding[kinds == kind] for kind in names], bins=20, stacked=True, label=names)
+        forces = [
+            np.concatenate([n for n, k in zip(norms, kinds, strict=True) if k == kind])
+            for kind in names
+        ]
+        middle.hist(forces, bins=20, stacked=True, label=names)
+        middle.legend(fontsize=7)
+    for kind in names:
+        right.plot(largest[kinds == kind], binding[kinds == kind], "o", ms=3, alpha=0.7)
+    for i in _outliers(np.stack([largest, binding], axis=1)):
+        right.annotate(
+            str(database.labelled[i].info.get("frame_id", i)),
+            (largest[i], binding[i]),
+            xytext=(-3, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=7,
+        )
     left.set(xlabel="binding energy / eV per atom", ylabel="frames")
-    right.set(xlabel="force / eV/Å", ylabel="atoms")
-    right.legend(fontsize=7)
+    middle.set(xlabel="force / eV/Å", ylabel="atoms")
+    right.set(xlabel="largest force / eV/Å", ylabel="binding energy / eV per atom")
+    right.set_title("outliers by frame_id", fontsize=9)
     return _png(figure)
+
+
+def _outliers(points: np.ndarray) -> np.ndarray:
+    """Points far from the median along any axis, the farthest first."""
+    finite = np.flatnonzero(np.isfinite(points).all(axis=1))
+    if len(finite) == 0:
+        return finite
+    distances = np.abs(points[finite] - np.median(points[finite], axis=0))
+    spread = 1.4826 * np.median(distances, axis=0)
+    scores = np.max(distances / np.where(spread > 0, spread, np.inf), axis=1)
+    order = np.argsort(-scores)[:NAMED_OUTLIERS]
+    far: np.ndarray = finite[order[scores[order] > OUTLIER_SCORE]]
+    return far
 
 
 def parity_plot(trained: TrainedModel) -> bytes:

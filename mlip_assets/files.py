@@ -55,6 +55,10 @@ def write_atomically(path: AnyPath) -> Iterator[Path]:
             fsync_folder(Path(str(target.parent)))
         else:
             target.fs.put_file(str(temporary), target.path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk does not say whose
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,8 +94,10 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
+def locked(path: AnyPath, *, wait: bool, tell: bool = True) -> Iterator[None]:
     """Hold a local lock file alone among processes; the system frees it when its holder dies.
+
+    Waiting for another process is logged if ``tell``.
 
     Raises
     ------
@@ -108,7 +114,8 @@ def locked(path: AnyPath, *, wait: bool) -> Iterator[None]:
         except BlockingIOError:
             if not wait:
                 raise
-            _log.info("%s: waiting for another process", file)
+            if tell:
+                _log.info("%s: waiting for another process", file)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

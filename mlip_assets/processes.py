@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -33,3 +35,17 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def resident_GiB(group: int) -> float:
+    """Resident memory of all processes of a process group, in GiB; 0 where ``/proc`` is missing."""
+    total_bytes = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # the name, in brackets, may hold spaces: state, parent and group come after it
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(fields[2]) == group:
+            total_bytes += int(fields[21]) * resource.getpagesize()
+    return total_bytes / 2**30

@@ -100,11 +100,19 @@ def observed_progress(
     context: dg.AssetExecutionContext, label: str, total: int, unit: str
 ) -> Progress:
     """Progress of a running asset, also told as an observation every ten seconds."""
+    return Progress(label, total, unit, every_s=EVENT_EVERY_S, on_told=observed(context))
+
+
+def observed(context: dg.AssetExecutionContext) -> Callable[[Standing], None]:
+    """Tells the UI, as observations of the asset, how many units are done and how fast."""
 
     def observe(standing: Standing) -> None:
-        known: dict[str, float] = {f"{unit}_done": standing.done, f"{unit}_total": standing.total}
+        known: dict[str, float] = {
+            f"{standing.unit}_done": standing.done,
+            f"{standing.unit}_total": standing.total,
+        }
         if standing.remaining_s is not None:
-            known[f"{unit}_per_s"] = round(standing.rate_per_s, 1)
+            known[f"{standing.unit}_per_s"] = float(f"{standing.rate_per_s:.3g}")
             known["eta_s"] = round(standing.remaining_s, 1)
         context.log_event(
             dg.AssetObservation(
@@ -115,7 +123,7 @@ def observed_progress(
             )
         )
 
-    return Progress(label, total, unit, every_s=EVENT_EVERY_S, on_told=observe)
+    return observe
 
 
 def check(name: str, passed: bool, **figures: Any) -> dg.AssetCheckResult:

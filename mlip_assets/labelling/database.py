@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +16,10 @@ from ase.io import write
 from numpy.typing import NDArray
 
 from mlip_assets.files import write_atomically
+from mlip_assets.labelling.engines import Calculation
 
 _DATABASE, _EXTXYZ = "labels.db", "labels.extxyz"
+_FRAMES = {"labelled", "isolated"}
 #: Arrays for which ASE's database has columns of its own.
 _COLUMNS = {
     "numbers",
@@ -30,14 +32,22 @@ _COLUMNS = {
 }
 
 
+class MixedSettingsError(ValueError):
+    """Labels of different engines or settings, which must not be trained on together."""
+
+
 @dataclass(frozen=True)
 class Failure:
-    """A frame without a label, and why; ``attempts`` calculations were made of it."""
+    """A frame without a label, and why; ``attempts`` calculations were made of it.
+
+    ``kind`` is the outcome of the calculation, or the gate that refused the frame.
+    """
 
     frame_id: int
     label_key: str
     reason: str
     attempts: int
+    kind: str = "error"
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,13 @@ class LabelledDatabase:
     n_reused
         DFT calls saved: frames and free atoms whose label was there already, in the ledger or
         from an equal frame.
+    n_duplicates
+        Those frames among them that equal an earlier one of the same call.
+    core_hours_spent, core_hours_reused
+        What the calls took, and what those took whose labels were there already.
+    expected_core_hours
+        What the calls were expected to take before they were made; None where the ledger knew too
+        little.
     wall_s
         Time all this took.
     settings_hash
@@ -75,6 +92,10 @@ class LabelledDatabase:
     n_reused: int
     wall_s: float
     settings_hash: str
+    n_duplicates: int = 0
+    core_hours_spent: float = 0.0
+    core_hours_reused: float = 0.0
+    expected_core_hours: float | None = None
 
     @property
     def isolated_energies(self) -> dict[str, float]:
@@ -95,24 +116,21 @@ class LabelledDatabase:
         return np.asarray(values, dtype=np.float64)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``labels.extxyz`` (MACE's keys) and, last, ``labels.db`` (ASE SQLite)."""
-        with write_atomically(Path(folder) / _EXTXYZ) as temporary:
-            write(temporary, [*self.isolated, *self.labelled], format="extxyz")
-        with write_atomically(Path(folder) / _DATABASE) as temporary:
-            database = connect(temporary, type="db", use_lock_file=False)
-            database.metadata = {
-                "title": "DFT labels",
-                "n_isolated": len(self.isolated),
-                "failed": [asdict(failure) for failure in self.failed],
-                "deferred": self.deferred,
-                "n_calculated": self.n_calculated,
-                "n_reused": self.n_reused,
-                "wall_s": self.wall_s,
-                "settings_hash": self.settings_hash,
-            }
-            with database:
-                for atoms in (*self.isolated, *self.labelled):
-                    database.write(atoms, _searchable(atoms.info), _unsearchable(atoms))
+        """Write ``labels.extxyz`` (MACE's keys) and, last, ``labels.db`` (ASE SQLite).
+
+        Raises
+        ------
+        MixedSettingsError
+            The labels differ in engine or settings.
+        """
+        frames = [*self.isolated, *self.labelled]
+        refuse_mixed_settings(
+            [(a.info.get("engine", "?"), a.info.get("settings_hash", "?"), {}) for a in frames],
+            f"{folder}: label them again with one engine and its settings",
+        )
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _FRAMES}
+        facts["failed"] = [asdict(failure) for failure in self.failed]
+        write_frames(frames, Path(folder), {**facts, "n_isolated": len(self.isolated)})
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
@@ -127,7 +145,7 @@ class LabelledDatabase:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such label database; materialize the labels first")
         database = connect(file, type="db", use_lock_file=False)
-        facts = database.metadata
+        facts = dict(database.metadata)
         everything = []
         for row in database.select():
             atoms = row.toatoms()
@@ -135,17 +153,90 @@ class LabelledDatabase:
             for name, array in row.data["arrays"].items():
                 atoms.set_array(name, array)
             everything.append(atoms)
-        n_isolated = facts["n_isolated"]
-        return cls(
-            labelled=everything[n_isolated:],
-            isolated=everything[:n_isolated],
-            failed=[Failure(**failure) for failure in facts["failed"]],
-            deferred=facts["deferred"],
-            n_calculated=facts["n_calculated"],
-            n_reused=facts["n_reused"],
-            wall_s=facts["wall_s"],
-            settings_hash=facts["settings_hash"],
-        )
+        n_isolated = facts.pop("n_isolated")
+        facts["failed"] = [Failure(**failure) for failure in facts["failed"]]
+        del facts["title"]
+        return cls(labelled=everything[n_isolated:], isolated=everything[:n_isolated], **facts)
+
+
+def labelled_frame(atoms: Atoms, calculation: Calculation, **facts: str) -> Atoms:
+    """A copy of ``atoms`` with a label under MACE's keys, and further facts in its ``info``."""
+    labelled: Atoms = atoms.copy()
+    labelled.info |= {"REF_energy": calculation.energy_eV, **facts}
+    labelled.info.pop("REF_stress", None)
+    if calculation.stress is not None:
+        labelled.info["REF_stress"] = calculation.stress
+    labelled.set_array("REF_forces", calculation.forces)
+    return labelled
+
+
+def refuse_mixed_settings(
+    labels: Iterable[tuple[str, str, Mapping[str, Any]]], advice: str
+) -> None:
+    """Raise :class:`MixedSettingsError` where labels cannot be trained on together.
+
+    Parameters
+    ----------
+    labels
+        Engine, hash of the settings, and the settings as far as they are known, of each label.
+    advice
+        What to do, after the place where the labels are.
+    """
+    groups: dict[tuple[str, str], tuple[int, Mapping[str, Any]]] = {}
+    for engine, settings_hash, settings in labels:
+        n = groups.get((engine, settings_hash), (0, {}))[0]
+        groups[engine, settings_hash] = (n + 1, settings)
+    if len(groups) < 2:
+        return
+    known = [settings for _, settings in groups.values()]
+    names = sorted({name for settings in known for name in settings})
+    differing = [name for name in names if len({str(s.get(name)) for s in known}) > 1]
+    lines = []
+    for (engine, settings_hash), (n, settings) in groups.items():
+        told = ", ".join(f"{name} = {settings.get(name)}" for name in differing)
+        lines.append(f"  {n} of {engine}, settings_hash {settings_hash[:12]}: {told}".rstrip(": "))
+    raise MixedSettingsError(
+        f"{advice}. Energies of different engines or settings have different zeros, and a model "
+        "fitted to them together learns the difference as if it were physics; found\n"
+        + "\n".join(lines)
+    )
+
+
+def write_frames(
+    frames: Sequence[Atoms], path: Path, facts: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write labelled frames as extended XYZ, as an ASE database, or both into a folder.
+
+    Parameters
+    ----------
+    frames
+        As :func:`labelled_frame` gives them.
+    path
+        ``….extxyz`` or ``….xyz``, ``….db``, or else a folder.
+    facts
+        Metadata of the database.
+
+    Returns
+    -------
+    list of Path
+        The files, the database last.
+    """
+    if path.suffix in {".extxyz", ".xyz"}:
+        with write_atomically(path) as temporary:
+            write(temporary, list(frames), format="extxyz")
+        return [path]
+    if path.suffix != ".db":
+        return [
+            *write_frames(frames, path / _EXTXYZ),
+            *write_frames(frames, path / _DATABASE, facts),
+        ]
+    with write_atomically(path) as temporary:
+        database = connect(temporary, type="db", use_lock_file=False)
+        database.metadata = {"title": "DFT labels", **(facts or {})}
+        with database:
+            for atoms in frames:
+                database.write(atoms, _searchable(atoms.info), _unsearchable(atoms))
+    return [path]
 
 
 def _searchable(info: Mapping[str, Any]) -> dict[str, Any]:

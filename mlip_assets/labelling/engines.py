@@ -25,6 +25,10 @@ class NotConvergedError(RuntimeError):
     """Self-consistency was not reached; safer numerics may help."""
 
 
+class KilledError(RuntimeError):
+    """The program was killed from outside; the same calculation may pass another time."""
+
+
 @dataclass(frozen=True)
 class Calculation:
     """What one calculation gives.
@@ -42,6 +46,33 @@ class Calculation:
     energy_eV: float
     forces: NDArray[np.float64]
     stress: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One calculation on the way to a label, as the label's ``attempts_log`` keeps it.
+
+    Attributes
+    ----------
+    number
+        0 for the first.
+    numerics
+        How the program was told to reach self-consistency; the physics is always the same.
+    outcome, reason
+        How it ended, in the words of :data:`mlip_assets.labelling.ledger.Outcome`.
+    wall_s
+        How long it took.
+    timeout_s, memory_limit_GiB
+        What it was allowed; None for no limit.
+    """
+
+    number: int
+    numerics: Mapping[str, Any]
+    outcome: str
+    reason: str
+    wall_s: float
+    timeout_s: float
+    memory_limit_GiB: float | None
 
 
 class DftEngine(Protocol):
@@ -66,6 +97,10 @@ class DftEngine(Protocol):
         """Longest time for one calculation."""
 
     @property
+    def memory_limit_GiB(self) -> float | None:
+        """Most resident memory of one calculation with all its processes; None for no limit."""
+
+    @property
     def max_net_force_eV_per_A(self) -> float:
         """Forces that sum to more than this are refused."""
 
@@ -75,13 +110,21 @@ class DftEngine(Protocol):
     def prepare(self, atoms: Atoms) -> Atoms:
         """The structure that is computed for these atoms, in the same order."""
 
+    def numerics(self, attempt: int) -> Mapping[str, Any]:
+        """How an attempt reaches self-consistency, in the program's words; logged with the label."""
+
+    def program(self) -> str:
+        """Name and version of the program, as installed or as told by the working folder."""
+
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:
         """Compute in the working folder; a higher attempt has safer numerics and equal physics.
 
         Raises
         ------
         NotConvergedError
-            Self-consistency was not reached.
+            Self-consistency was not reached, as the program's own output tells.
+        KilledError
+            The program was killed.
         """
 
 

@@ -1,4 +1,4 @@
-"""The structure as an engine sees it, and the key under which its label is kept."""
+"""The structure as an engine sees it, and what it is called in the ledger."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ import json
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 #: ``config_type`` of free atoms, as MACE knows it.
 ISOLATED = "IsolatedAtom"
-#: Structures closer than this in every coordinate may share a label, Å.
-POSITION_TOLERANCE_A = 1e-4
-#: Rounding boundaries lie at this odd fraction of a step, because the coordinates of crystals lie
-#: at simple ones, where a change in the last bit would change the key.
-_ROUNDING_OFFSET = 0.3819660112501051
 
 
 def boxed(atoms: Atoms, vacuum_A: float) -> Atoms:
@@ -53,30 +47,20 @@ def flaw_of(atoms: Atoms) -> str | None:
 
 
 def label_key(structure: Atoms, engine: str, settings_hash: str) -> str:
-    """SHA-256 of a structure, an engine's name and its settings.
+    """SHA-256 of a structure to the last bit, an engine's name and its settings.
 
-    Atoms keep their order. Each is taken modulo the cell, in steps of :data:`POSITION_TOLERANCE_A`
-    along the cell vectors, and so are the cell vectors themselves: moving an atom by whole cells,
-    or wrapping, leaves the key as it is, and so does noise far below the step.
-
-    Parameters
-    ----------
-    structure
-        As :func:`boxed` gives it, with a cell of finite volume.
-    engine, settings_hash
-        What computes the label, and :func:`mlip_assets.labelling.engines.hash_of` its physics.
+    What other structures share this key is for :mod:`mlip_assets.labelling.equality` to tell and
+    for the ledger to keep.
     """
-    lengths = _steps(structure.cell.lengths() / POSITION_TOLERANCE_A)
-    fractions = structure.cell.scaled_positions(structure.positions)
     digest = hashlib.sha256()
     for array in (
         structure.numbers,
         structure.pbc,
-        _steps(structure.cell.array / POSITION_TOLERANCE_A),
-        _steps(fractions * lengths) % lengths,
-        _steps(structure.get_initial_magnetic_moments() / POSITION_TOLERANCE_A),
+        structure.cell.array,
+        structure.positions,
+        structure.get_initial_magnetic_moments(),
     ):
-        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes() + b"|")
+        digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes() + b"|")
     digest.update(json.dumps([engine, settings_hash]).encode())
     return digest.hexdigest()
 
@@ -90,7 +74,3 @@ def to_plain(structure: Atoms) -> dict[str, object]:
         "pbc": structure.pbc.tolist(),
         "magmoms": structure.get_initial_magnetic_moments().tolist(),
     }
-
-
-def _steps(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.floor(values + _ROUNDING_OFFSET).astype(np.int64)

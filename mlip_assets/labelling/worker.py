@@ -11,14 +11,13 @@ import sys
 import time
 import traceback
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
 from mlip_assets.files import write_text
-from mlip_assets.labelling.engines import DftEngine, NotConvergedError
+from mlip_assets.labelling.engines import DftEngine, KilledError, NotConvergedError
 from mlip_assets.processes import die_with_parent
 
 JOB, RESULT, LOG = "job.json", "result.json", "worker.log"
@@ -44,29 +43,29 @@ def tail(file: Path) -> str:
 
 def _computed(job: dict[str, Any]) -> dict[str, Any]:
     engine: DftEngine = getattr(import_module(job["module"]), job["class"])(**job["fields"])
-    result: dict[str, Any] = {"outcome": "done", "reason": "", "program": _program(engine.name)}
+    ended: dict[str, Any]
     try:
         calculation = engine.calculate(Atoms(**job["structure"]), job["attempt"])
+        stress = calculation.stress
+        ended = {
+            "outcome": "done",
+            "reason": "",
+            "energy_eV": calculation.energy_eV,
+            "forces": calculation.forces.tolist(),
+            "stress": None if stress is None else stress.tolist(),
+        }
     except NotConvergedError as error:
-        reason = f"{error}; {tail(Path(engine.output))}"
-        return result | {"outcome": "not_converged", "reason": reason}
+        ended = _failed("not_converged", str(error), engine)
+    except KilledError as error:
+        ended = _failed("died", str(error), engine)
     except Exception as error:  # noqa: BLE001  whatever a program raises must not stop the others
         traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}; {tail(Path(engine.output))}"
-        return result | {"outcome": "error", "reason": reason}
-    stress = calculation.stress
-    return result | {
-        "energy_eV": calculation.energy_eV,
-        "forces": calculation.forces.tolist(),
-        "stress": None if stress is None else stress.tolist(),
-    }
+        ended = _failed("error", f"{type(error).__name__}: {error}", engine)
+    return ended | {"program": engine.program()}
 
 
-def _program(name: str) -> str:
-    try:
-        return f"{name} {version(name)}"
-    except PackageNotFoundError:
-        return name
+def _failed(outcome: str, reason: str, engine: DftEngine) -> dict[str, Any]:
+    return {"outcome": outcome, "reason": f"{reason}; {tail(Path(engine.output))}"}
 
 
 if __name__ == "__main__":

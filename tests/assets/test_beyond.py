@@ -38,10 +38,10 @@ class ToyDft(DftResource):
 
     calls_file: str
 
-    def engine(self, settings):
+    def engine(self, settings, elements):
         from toy_engine import ToyEngine
 
-        return ToyEngine(self.calls_file)
+        return ToyEngine(calls_file=self.calls_file)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,3 +37,19 @@ def calls(tmp_path: Path) -> Callable[[], list[str]]:
 @pytest.fixture
 def toy(tmp_path: Path) -> ToyEngine:
     return ToyEngine(calls_file=str(tmp_path / "calls.txt"))
+
+
+@pytest.fixture
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines compute in the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def pseudo_dojo() -> Path:
+    """The folder of ``make pseudopotentials``; skips where Quantum ESPRESSO is not installed."""
+    if shutil.which("pw.x") is None:
+        pytest.skip("pw.x is not installed")
+    folder = HERE.parents[1] / "data" / "pseudopotentials" / "pseudo-dojo-0.4-pbe"
+    assert folder.is_dir(), "pw.x is here, but its pseudopotentials are not: make pseudopotentials"
+    return folder

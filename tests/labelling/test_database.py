@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.db import connect
 from ase.io import read
 
-from mlip_assets.labelling import Failure, LabelledDatabase, free_atom
+from mlip_assets.labelling import Failure, LabelledDatabase, MixedSettingsError, free_atom
 
 
 def labelled(atoms: Atoms, energy_eV: float, seed: int, **info: object) -> Atoms:
@@ -51,6 +51,9 @@ def database() -> LabelledDatabase:
         n_reused=1,
         wall_s=12.5,
         settings_hash="e" * 64,
+        n_duplicates=1,
+        core_hours_spent=0.25,
+        core_hours_reused=0.125,
     )
 
 
@@ -124,3 +127,28 @@ def test_binding_is_relative_to_the_free_atoms(database: LabelledDatabase) -> No
 def test_a_missing_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"labels\.db: no such label database"):
         LabelledDatabase.open(tmp_path)
+
+
+def test_labels_of_two_settings_are_not_saved_together(
+    database: LabelledDatabase, tmp_path: Path
+) -> None:
+    database.labelled[1].info["settings_hash"] = "f" * 64
+    with pytest.raises(MixedSettingsError, match="1 of gpaw, settings_hash ffffffffffff"):
+        database.save(tmp_path / "labels")
+    assert not (tmp_path / "labels").exists()
+
+
+def test_what_an_earlier_version_saved_is_opened(
+    database: LabelledDatabase, tmp_path: Path
+) -> None:
+    """It knew of no duplicates, core-hours or kinds of failure."""
+    database.save(tmp_path)
+    stored = connect(tmp_path / "labels.db")
+    facts = dict(stored.metadata)
+    for name in ("n_duplicates", "core_hours_spent", "core_hours_reused", "expected_core_hours"):
+        del facts[name]
+    del facts["failed"][0]["kind"]
+    stored.metadata = facts
+    opened = LabelledDatabase.open(tmp_path)
+    assert (opened.n_duplicates, opened.core_hours_spent) == (0, 0.0)
+    assert opened.failed[0].reason == "charge sloshes"

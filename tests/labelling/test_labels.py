@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.db import connect
+from inline_compute import Inline
 from toy_engine import (
     CONVERGES_LATER,
     HANGS,
@@ -28,8 +30,11 @@ from toy_engine import (
     toy_frame,
 )
 
+from mlip_assets.campaign import GateSettings
 from mlip_assets.labelling import EngineError, Label, LabelLedger, label_frames
+from mlip_assets.labelling.budget import Budget
 from mlip_assets.labelling.calculations import Calculations, Job
+from mlip_assets.labelling.compute import LocalProcesses
 from mlip_assets.labelling.engines import hash_of
 from mlip_assets.labelling.structure import label_key
 
@@ -174,7 +179,12 @@ def test_refused_numbers_are_judged_anew_without_a_calculation(
 ) -> None:
     frames = [toy_frame(PUSHED, 1)]
     assert label_frames(frames, toy, ledger).failed
-    tolerant = label_frames(frames, replace(toy, max_net_force_eV_per_A=2.0), ledger)
+    tolerant = label_frames(
+        frames,
+        replace(toy, max_net_force_eV_per_A=2.0),
+        ledger,
+        gates=GateSettings(max_net_force_ratio=2.0),
+    )
     assert (len(tolerant.labelled), tolerant.n_calculated) == (1, 0)
     assert label_frames(frames, toy, ledger).failed
     assert [row.status for row in connect(ledger.path).select(outcome="refused")] == ["failed"]
@@ -225,7 +235,13 @@ def test_a_result_left_by_a_process_killed_before_its_commit_is_taken(
     frame = toy_frame("Cu", 1)
     structure = toy.prepare(frame)
     key = label_key(structure, toy.name, hash_of(toy))
-    finished = Calculations(toy, ledger.calculations, n_workers=1, budget=None)
+    finished = Calculations(
+        toy,
+        ledger.calculations,
+        compute=LocalProcesses(),
+        budget=Budget(),
+        on_started=lambda job: None,
+    )
     with closing(finished.run([Job(key, structure)])) as labels:
         assert next(labels).key == key
     database = label_frames([frame], toy, ledger)
@@ -319,3 +335,85 @@ def test_a_free_atom_without_hunds_rules_is_better_than_none(
     assert database.n_calculated == 1
     assert not database.isolated[0].get_initial_magnetic_moments().any()
     assert set(database.isolated_energies) == {"Cu"}
+
+
+def test_a_renumbered_frame_gets_its_own_forces(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    first = bulk("Cu", cubic=True, a=3.6)
+    first.symbols[2] = "Au"
+    first.rattle(0.1, seed=1)
+    order = [3, 1, 0, 2]
+    second = first[order]
+    second.positions += [1.1, 2.2, 3.3]
+    second.wrap()
+    tolerant = replace(toy, level=1, retries=1)
+    database = label_frames([first, second], tolerant, ledger)
+    assert (database.n_duplicates, database.n_calculated) == (1, 4)  # two tries, two free atoms
+    one, two = database.labelled
+    np.testing.assert_array_equal(two.arrays["REF_forces"], one.arrays["REF_forces"][order])
+    second.calc = EMT()
+    np.testing.assert_allclose(two.arrays["REF_forces"], second.get_forces(), atol=1e-10)
+    np.testing.assert_allclose(two.info["REF_stress"], second.get_stress(voigt=False), atol=1e-10)
+    np.testing.assert_array_equal(two.positions, second.positions)
+
+
+def test_gates_spare_calculations_and_tell_why(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    crushed = toy_frame("Cu", 1)
+    crushed.positions[1] = crushed.positions[0] + [0.5, 0, 0]
+    mad = toy_frame("Cu", 2)
+    mad.info["surrogate_energy_eV"] = np.nan
+    database = label_frames([crushed, mad, toy_frame("Cu", 3)], toy, ledger)
+    assert [(f.kind, f.attempts) for f in database.failed] == [
+        ("close_contact", 0),
+        ("surrogate_energy", 0),
+    ]
+    assert database.n_calculated == len(calls()) == 2
+    assert len(ledger) == 2
+
+
+def test_an_energy_far_from_its_likes_is_not_trained_on(
+    toy: ToyEngine, ledger: LabelLedger
+) -> None:
+    frames = [toy_frame("Cu", seed) for seed in range(10)]
+    made = label_frames(frames, toy, ledger, compute=Inline())
+    assert not made.failed
+    key = made.labelled[4].info["label_key"]
+    label = ledger.find(key)
+    assert label is not None
+    assert label.calculation is not None
+    wrong = replace(label.calculation, energy_eV=label.calculation.energy_eV - 50.0)
+    ledger.commit(replace(label, calculation=wrong), made.labelled[4])
+    again = label_frames(frames, toy, ledger)
+    assert len(again.labelled) == 9
+    (failure,) = again.failed
+    assert (failure.frame_id, failure.kind, failure.label_key) == (104, "energy_window", key)
+    assert "25.0 below the median of 10 alike frames" in failure.reason
+
+
+def test_core_hours_are_foreseen_counted_and_kept_to(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
+    frames = [toy_frame("Cu", seed) for seed in range(12)]
+    slow = replace(toy, pause_s=0.2)
+    first = label_frames(frames[:4], slow, ledger, compute=Inline())
+    assert first.expected_core_hours is None
+    assert 0.8 / 3600 < first.core_hours_spent < 8 / 3600
+    each = first.core_hours_spent / 4
+
+    second = label_frames(frames, slow, ledger, compute=Inline(), budget_core_hours=4.0 * each)
+    assert second.expected_core_hours == pytest.approx(8 * each, rel=0.6)
+    assert 0 < second.n_calculated < 8
+    assert second.core_hours_spent < 4.5 * each
+    assert len(second.labelled) + len(second.deferred) == 12
+    assert second.core_hours_reused == pytest.approx(first.core_hours_spent, rel=1e-6)
+
+    last = label_frames(frames, slow, ledger, compute=Inline())
+    assert (last.n_calculated, last.deferred) == (8 - second.n_calculated, [])
+    assert len(calls()) == 13
+    spent = ledger.spending().core_hours
+    assert spent == pytest.approx(
+        sum(made.core_hours_spent for made in (first, second, last)), rel=1e-6
+    )

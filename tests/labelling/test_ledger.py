@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -10,8 +11,16 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.db import connect
+from ase.io import read
 
-from mlip_assets.labelling import Calculation, Label, LabelLedger, free_atom
+from mlip_assets.labelling import (
+    Attempt,
+    Calculation,
+    Label,
+    LabelLedger,
+    MixedSettingsError,
+    free_atom,
+)
 
 STRUCTURE = bulk("Si")
 LABEL = Label(
@@ -66,14 +75,133 @@ def test_any_ase_tool_can_search_it(ledger: LabelLedger) -> None:
     assert "REF_energy" not in failed
 
 
-def test_a_later_label_replaces_the_failure(ledger: LabelLedger) -> None:
-    with ledger.locked():
-        ledger.commit(FAILURE, STRUCTURE)
-        ledger.commit(LABEL, STRUCTURE)
+def test_a_label_follows_the_failure_and_decides(ledger: LabelLedger) -> None:
+    ledger.commit(FAILURE, STRUCTURE)
+    ledger.commit(LABEL, STRUCTURE)
     assert len(ledger) == 1
     found = ledger.find(LABEL.key)
     assert found is not None
     assert found.is_done
+    assert [label.outcome for label in ledger.history(LABEL.key)] == ["not_converged", "done"]
+    assert len(list(connect(ledger.path).select(label_key=LABEL.key))) == 2
+
+
+def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Rows alone, of which two are the same structure with its atoms numbered otherwise."""
+    path = tmp_path / "labels.db"
+    crystal = bulk("NaCl", "rocksalt", a=5.64)
+    crystal.rattle(0.1, seed=1)
+    forces = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]])
+    with connect(path, use_lock_file=False) as database:
+        for key, status, atoms in (("c", "failed", crystal[[1, 0]]), ("d", "done", crystal)):
+            columns = {
+                "label_key": key * 64,
+                "status": status,
+                "outcome": "done" if status == "done" else "error",
+                "reason": "",
+                "engine": "gpaw",
+                "settings_hash": "b" * 64,
+                "attempts": 1,
+                "wall_s": 2.0,
+                "timeout_s": 9.0,
+                "program": "gpaw 26.7.0",
+                "config_type": "Default",
+            }
+            data = {"REF_energy": -7.0, "REF_forces": forces, "REF_stress": None}
+            database.write(atoms, columns, data if status == "done" else {})
+    for _ in range(2):  # once brought up to date, it is left alone
+        ledger = LabelLedger(path)
+        assert len(ledger) == 2
+        found = ledger.look_up(crystal[[1, 0]], "gpaw", "b" * 64)
+        assert found is not None
+        assert (found.key, found.is_done) == ("d" * 64, True)
+        assert found.calculation is not None
+        np.testing.assert_array_equal(found.calculation.forces, forces[::-1])
+    spending = ledger.spending()
+    assert (spending.n_started, spending.n_lost, spending.core_hours) == (2, 0, 4.0 / 3600)
+    failed = ledger.find("c" * 64)
+    assert failed is not None
+    assert failed.outcome == "error"
+
+
+def test_a_ledger_of_a_later_version_is_left_alone(ledger: LabelLedger) -> None:
+    ledger.commit(LABEL, STRUCTURE)
+    with sqlite3.connect(ledger.path) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(ValueError, match="written by a later version"):
+        LabelLedger(ledger.path)
+
+
+def test_one_claim_at_a_time_in_one_process_too(ledger: LabelLedger) -> None:
+    claim = ledger.claim("a" * 64)
+    assert claim is not None
+    assert ledger.claim("a" * 64) is None
+    assert f"process {os.getpid()} on " in ledger.claimed_by("a" * 64)
+    assert ledger.claim("b" * 64) is not None
+    claim.release()
+    again = ledger.claim("a" * 64)
+    assert again is not None
+    again.release()
+
+
+def test_the_claims_of_a_dead_process_are_free(ledger: LabelLedger) -> None:
+    holder = (
+        "import os, signal, sys\n"
+        "from mlip_assets.labelling import LabelLedger\n"
+        "assert LabelLedger(sys.argv[1]).claim('a' * 64)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", holder, str(ledger.path)], check=False)
+    assert process.returncode == -9
+    assert ledger.claim("a" * 64) is not None
+
+
+def test_what_was_started_and_never_ended_is_counted(ledger: LabelLedger) -> None:
+    attempt = Attempt(0, {}, "done", "", 1800.0, 9000.0, None)
+    ledger.start(LABEL.key, 0)  # killed
+    ledger.start(LABEL.key, 0)
+    ledger.start("d" * 64, 0)
+    ledger.commit(replace(LABEL, attempts_log=(attempt,)), STRUCTURE)
+    claim = ledger.claim("d" * 64)
+    assert claim is not None
+    spending = ledger.spending()
+    assert (spending.n_started, spending.n_running, spending.n_lost) == (3, 1, 1)
+    assert spending.core_hours == 0.5
+    claim.release()
+    assert ledger.spending().n_lost == 2
+
+
+def test_export_takes_the_last_label_of_each_key(ledger: LabelLedger, tmp_path: Path) -> None:
+    other = replace(LABEL, key="c" * 64, calculation=Calculation(-3.0, np.ones((1, 3)), None))
+    ledger.commit(FAILURE, STRUCTURE)
+    ledger.commit(LABEL, STRUCTURE)
+    ledger.commit(other, free_atom("Si"))
+    ledger.commit(replace(FAILURE, key="d" * 64), STRUCTURE)
+    files = ledger.export(tmp_path / "out")
+    assert [file.name for file in files] == ["labels.extxyz", "labels.db"]
+    crystal, atom = read(files[0], ":")
+    assert crystal.info["REF_energy"] == pytest.approx(-10.1 / 3)
+    np.testing.assert_allclose(crystal.arrays["REF_forces"], 1 / 7, atol=1e-7)
+    assert atom.info["config_type"] == "IsolatedAtom"
+    assert connect(files[1]).count() == 2
+    assert ledger.export(tmp_path / "x.extxyz", settings_hash="bbb") == [tmp_path / "x.extxyz"]
+    with pytest.raises(ValueError, match="no finished label of settings 'f"):
+        ledger.export(tmp_path / "x.extxyz", settings_hash="f")
+
+
+def test_mixed_settings_are_not_exported_together(ledger: LabelLedger, tmp_path: Path) -> None:
+    finer = replace(LABEL, key="c" * 64, settings_hash="e" * 64)
+    ledger.commit(LABEL, STRUCTURE, settings={"xc": "PBE", "cutoff_eV": 250.0})
+    ledger.commit(finer, STRUCTURE, settings={"xc": "PBE", "cutoff_eV": 400.0})
+    with pytest.raises(MixedSettingsError) as raised:
+        ledger.export(tmp_path / "labels.extxyz")
+    assert "give settings_hash" in str(raised.value)
+    assert "1 of gpaw, settings_hash bbbbbbbbbbbb: cutoff_eV = 250.0" in str(raised.value)
+    assert "1 of gpaw, settings_hash eeeeeeeeeeee: cutoff_eV = 400.0" in str(raised.value)
+    assert "xc" not in str(raised.value)
+    assert not (tmp_path / "labels.extxyz").exists()
+    ledger.export(tmp_path / "labels.extxyz", settings_hash="e" * 64)
+    assert len(read(tmp_path / "labels.extxyz", ":")) == 1
 
 
 def test_an_unknown_key_and_an_empty_ledger(ledger: LabelLedger) -> None:

@@ -1,4 +1,4 @@
-"""ASE's effective-medium theory behind the engine protocol: as fast as DFT is slow.
+"""The EMT engine, made to fail: every kind of failure of DFT, as fast as DFT is slow.
 
 The element of an atom decides what goes wrong with a structure, so that one call can meet every
 kind of failure. Free atoms are always fine.
@@ -14,13 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.emt import EMT
 
-from mlip_assets.labelling import Calculation, EngineError, NotConvergedError
-from mlip_assets.labelling.structure import boxed
+from mlip_assets.labelling import Calculation, EmtEngine, EngineError, NotConvergedError
 
 NEVER_CONVERGES, CONVERGES_LATER, RAISES, IS_KILLED, HANGS, PUSHED = (
     "Ag",
@@ -33,13 +30,10 @@ NEVER_CONVERGES, CONVERGES_LATER, RAISES, IS_KILLED, HANGS, PUSHED = (
 
 
 @dataclass(frozen=True)
-class ToyEngine:
-    calls_file: str
+class ToyEngine(EmtEngine):
+    calls_file: str = ""
     pause_s: float = 0.0
     level: int = 0
-    retries: int = 1
-    timeout_s: float = 60.0
-    max_net_force_eV_per_A: float = 0.05
 
     name: ClassVar[str] = "toy"
     output: ClassVar[str] = "toy.txt"
@@ -52,26 +46,17 @@ class ToyEngine:
         if "U" in symbols:
             raise EngineError("no data for U")
 
-    def prepare(self, atoms: Atoms) -> Atoms:
-        return boxed(atoms, 5.0)
-
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:
         with Path(self.calls_file).open("a") as calls:
             calls.write(f"{structure.get_chemical_formula()}:{attempt}:{os.getpid()}\n")
         Path(self.output).write_text("=====\nstep 1\nstep 2\n\nenergy goes up\n")
-        atoms = structure.copy()
-        atoms.calc = EMT()
-        forces = atoms.get_forces()
-        if len(atoms) > 1:
+        calculation = super().calculate(structure, attempt)
+        if len(structure) > 1:
             time.sleep(self.pause_s)
-            self._misbehave(set(atoms.symbols), attempt)
-            if PUSHED in atoms.symbols:
-                forces[0] += [1.0, 0.0, 0.0]
-        return Calculation(
-            energy_eV=float(atoms.get_potential_energy()),
-            forces=forces,
-            stress=atoms.get_stress(voigt=False) if np.all(atoms.pbc) else None,
-        )
+            self._misbehave(set(structure.symbols), attempt)
+            if PUSHED in structure.symbols:
+                calculation.forces[0] += [1.0, 0.0, 0.0]
+        return calculation
 
     @staticmethod
     def _misbehave(symbols: set[str], attempt: int) -> None:

@@ -9,7 +9,10 @@ from resources.dft import DftResource
 
 def test_settings_become_an_engine_and_a_ledger(tmp_path: Path) -> None:
     resource = DftResource(ledger_path=str(tmp_path / "ledger" / "labels.db"))
-    engine = resource.engine(LabellingSettings(cutoff_eV=275.0, xc="LDA"))
+    settings = LabellingSettings(
+        cutoff_eV=275.0, k_spacing_per_A=0.5, energy_convergence_eV=1e-5, xc="LDA"
+    )
+    engine = resource.engine(settings, ["Si"])
     assert isinstance(engine, GpawEngine)
     assert (engine.cutoff_eV, engine.xc) == (275.0, "LDA")
     ledger = resource.ledger()

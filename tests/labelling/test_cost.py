@@ -1,0 +1,76 @@
+"""What calculations cost is learnt from those that were made, and budgets keep to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from mlip_assets.labelling.budget import Budget
+from mlip_assets.labelling.cost import CostModel
+
+PHYSICS = {"k_spacing_per_A": 0.5}
+
+
+def seconds(atoms: Atoms, power: float = 1.4) -> float:
+    return 0.02 * (4 * len(atoms) * atoms.cell.volume) ** power
+
+
+def test_nothing_is_said_before_something_is_measured() -> None:
+    assert CostModel.fit([], PHYSICS) is None
+    assert CostModel.fit([(bulk("Si"), 3.0)] * 2, PHYSICS) is None
+
+
+def test_equal_calculations_cost_what_they_did() -> None:
+    model = CostModel.fit([(bulk("Si"), s) for s in (9.0, 10.0, 11.1)], PHYSICS)
+    assert model is not None
+    assert model.n_timings == 3
+    assert model.core_hours(bulk("Si")) * 3600 == pytest.approx(10.0, rel=0.02)
+
+
+def test_one_size_is_extrapolated_as_plane_waves_usually_go() -> None:
+    """Twice the atoms at the same density: twice the orbitals, twice the waves, half the k-points."""
+    model = CostModel.fit([(bulk("Si", cubic=True), 10.0)] * 5, {"no": "k-points"})
+    assert model is not None
+    double = bulk("Si", cubic=True).repeat((2, 1, 1))
+    assert model.core_hours(double) * 3600 == pytest.approx(40.0)
+
+
+def test_measured_sizes_decide_the_exponent() -> None:
+    sizes = [bulk("Si", cubic=True).repeat((n, 1, 1)) for n in (1, 1, 1, 2, 2, 2, 4, 4)]
+    rng = np.random.default_rng(0)
+    timings = [(atoms, seconds(atoms) * np.exp(rng.normal(0, 0.1))) for atoms in sizes]
+    model = CostModel.fit(timings, {})
+    assert model is not None
+    for n in (1, 3, 8):
+        atoms = bulk("Si", cubic=True).repeat((n, 1, 1))
+        assert model.core_hours(atoms) * 3600 == pytest.approx(seconds(atoms), rel=0.35)
+
+
+def test_k_points_cost_too() -> None:
+    model = CostModel.fit([(bulk("Si", cubic=True), 10.0)] * 5, PHYSICS)
+    assert model is not None
+    flat = bulk("Si", cubic=True)
+    flat.pbc = [True, True, False]  # 3 × 3 × 1 points, not 3 × 3 × 3
+    assert model.core_hours(flat) * 3600 == pytest.approx(10.0 / 3)
+
+
+def test_a_budget_of_core_hours_counts_what_is_running() -> None:
+    budget = Budget(core_hours=1.0)
+    assert budget.affords(None)
+    assert not budget.affords(1.1)
+    budget.start(0.6)
+    assert not budget.affords(0.6), "two at once would overrun"
+    budget.end(0.6, 0.3)
+    assert budget.affords(0.6)
+    budget.start(None)
+    budget.end(None, 0.8)
+    assert not budget.affords(None)
+
+
+def test_a_budget_of_calls_stops_at_them() -> None:
+    budget = Budget(calls=1)
+    assert budget.affords(99.0)
+    budget.start(None)
+    assert not budget.affords(None)
