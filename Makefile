@@ -72,7 +72,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.11 …")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt torch
-	CC=g++ $(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[gpaw]'
+	CC=g++ GPAW_CONFIG=$(CURDIR)/scripts/gpaw.siteconfig $(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[gpaw]'
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime

@@ -611,9 +611,14 @@ class LabellingSettings(_Section):
     retries: int = Field(
         2, ge=0, le=3, description="further attempts with safer numerics, never other physics"
     )
-    timeout_s: float = Field(1800.0, gt=0, description="longest time for one calculation, s")
+    timeout_s: float = Field(14_400.0, gt=0, description="longest time for one calculation, s")
     memory_limit_GiB: float | None = Field(
         None, gt=0, description="most memory of one calculation, GiB (Linux); null: no limit"
+    )
+    dimers: tuple[Annotated[float, Field(ge=0.5, le=5)], ...] = Field(
+        (),
+        description="distances over the sum of covalent radii at which two atoms of every pair of "
+        "elements are labelled too, such as [0.7, 0.85, 1, 1.3, 1.7]: how cores repel",
     )
     budget_calls: int | None = Field(
         None,

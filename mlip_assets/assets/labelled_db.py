@@ -9,7 +9,7 @@ from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed, pipeline_asset
 from mlip_assets.campaign import Campaign
-from mlip_assets.labelling import LabelledDatabase, label_frames
+from mlip_assets.labelling import LabelledDatabase, dimers, label_frames
 from mlip_assets.labelling.accounting import EVERY_KTH_FRAME, account_of, binding_problem
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
@@ -43,16 +43,17 @@ def labelled_db(
     the rest go on. A campaign that selects beyond itself keeps the frames of its earlier runs.
     """
     campaign = campaigns.load(context.partition_key)
-    selected = {atoms.positions.tobytes() for atoms in selected_frames}
+    settings = campaign.labelling
+    wanted = [*selected_frames, *dimers(campaign.elements, settings.dimers)]
+    positions = {atoms.positions.tobytes() for atoms in wanted}
     kept = [
         atoms
         for atoms in earlier.own_labelled_frames(campaign)
-        if atoms.positions.tobytes() not in selected
+        if atoms.positions.tobytes() not in positions
     ]
-    settings = campaign.labelling
     ledger = dft.ledger()
     database = label_frames(
-        [*selected_frames, *kept],
+        [*wanted, *kept],
         dft.engine(settings, campaign.elements),
         ledger,
         compute=compute.processes(),
@@ -99,7 +100,7 @@ def labelled_db(
         check_results=[
             check(
                 "labels_converged",
-                10 * len(database.failed) <= len(selected_frames) + len(kept),
+                10 * len(database.failed) <= len(wanted) + len(kept),
                 failed=len(database.failed),
             ),
             check("isolated_energies", not missing, missing=missing),

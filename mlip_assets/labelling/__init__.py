@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from mlip_assets.campaign import LabellingSettings
 from mlip_assets.labelling.compute import Compute, LocalProcesses
 from mlip_assets.labelling.database import Failure, LabelledDatabase, MixedSettingsError
+from mlip_assets.labelling.dimers import dimers
 from mlip_assets.labelling.emt import EmtEngine
 from mlip_assets.labelling.engines import (
     Attempt,
@@ -48,6 +49,7 @@ __all__ = [
     "MixedSettingsError",
     "NotConvergedError",
     "VaspEngine",
+    "dimers",
     "free_atom",
     "label_frames",
 ]

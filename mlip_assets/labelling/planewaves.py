@@ -49,7 +49,7 @@ class PlaneWaveEngine:
     vacuum_A: float = 4.5
     max_net_force_eV_per_A: float = 0.05
     retries: int = 2
-    timeout_s: float = 1800.0
+    timeout_s: float = 14_400.0
     memory_limit_GiB: float | None = None
     max_iterations: int = 100
 
