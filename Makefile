@@ -17,7 +17,7 @@ export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help run explore check-campaign show-campaign ui test lint bench pseudopotentials bundled-model clean
+.PHONY: help run explore check-campaign show-campaign package ui test lint bench pseudopotentials bundled-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
@@ -33,6 +33,9 @@ check-campaign: $(VENV)/.runtime ## check a campaign file and say what it would 
 
 show-campaign: $(VENV)/.runtime ## print a campaign with every default filled in
 	@$(BIN)/python -m mlip_assets show $(CAMPAIGN)
+
+package: $(VENV)/.runtime ## the promoted model with its card, exports and data (CAMPAIGN=name)
+	$(BIN)/python -m mlip_assets package $(CAMPAIGN)
 
 ui: $(VENV)/.runtime ## the Dagster UI and daemon on http://127.0.0.1:3000 (PORT=3000)
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)

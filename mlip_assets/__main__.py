@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("explore", "explore and select, without spending a DFT call"),
         ("check", "check a campaign file and say what it would compute"),
         ("show", "print the campaign with every default filled in"),
+        ("package", "put the promoted model, its card, exports and data in one folder"),
     ):
         command = commands.add_parser(name, help=meaning)
         command.add_argument(
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "show":
             print(campaign.to_yaml(), end="")
             return 0
+        if given.command == "package":
+            return _package(campaign)
         print(_plan(campaign))
         if job := JOBS.get(given.command):
             return _run(campaign, path, job)
@@ -78,6 +81,43 @@ def _plan(campaign: Campaign) -> str:
         f"at most {campaign.sampling.n_samples} frames + {len(campaign.elements)} isolated atoms\n"
         f"  train    MACE from {campaign.training.start_from}"
     )
+
+
+def _package(campaign: Campaign) -> int:
+    from mlip_assets.assets.model import HELD_OUT_NAME
+    from mlip_assets.labelling import LabelledDatabase
+    from mlip_assets.training import HeldOut, ModelReport, pack, promoted_model
+    from mlip_assets.training.promotion import LABELS_FOLDER, REPORT_FOLDER
+
+    data = Path(os.environ.get("MLIP_DATA", "data")).absolute() / campaign.name
+    try:
+        model, promotion = promoted_model(data / "promoted")
+        kept = model.model_file.parent
+        labels = LabelledDatabase.open(kept / LABELS_FOLDER)
+        packed = pack(
+            data / "package",
+            campaign,
+            model,
+            ModelReport.open(kept / REPORT_FOLDER),
+            labels.labelled,
+            labels.isolated,
+            HeldOut.open(data / HELD_OUT_NAME),
+        )
+    except FileNotFoundError as error:
+        print(
+            f"error: campaign '{campaign.name}' has no promoted model to pack ({error}); run it "
+            f"first (make run CAMPAIGN={campaign.name})",
+            file=sys.stderr,
+        )
+        return 2
+    except (ValueError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"promoted because {promotion.reason}")
+    for file in sorted(packed.rglob("*")):
+        if file.is_file():
+            print(f"{file.stat().st_size:>12,} B  {_near(str(file))}")
+    return 0
 
 
 def _run(campaign: Campaign, path: Path, job: str) -> int:
@@ -179,6 +219,10 @@ def _summary(campaign: Campaign, result: dg.ExecuteInProcessResult, wall_s: floa
             f"{model['naive_force_rmse_meV_per_A']:.0f}), energy "
             f"{model['test_energy_rmse_meV_per_atom']:.1f} meV/atom "
             f"({model['naive_energy_rmse_meV_per_atom']:.1f}), on held-out labels"
+        )
+    if report := made.get("model_report"):
+        lines.append(
+            f"{'promoted' if report['promoted'] else 'not promoted':<18}{report['promotion_reason']}"
         )
     lines += [f"{asset:<22}{_near(values['path'])}" for asset, values in made.items()]
     for check in result.get_asset_check_evaluations():

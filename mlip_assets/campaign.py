@@ -215,7 +215,7 @@ class ExplorationSettings(_Section):
     surrogate: Annotated[str | tuple[str, ...], BeforeValidator(_one_or_a_committee)] = Field(
         BUNDLED_SURROGATE,
         description=f"{BUNDLED_SURROGATE} | {' | '.join(NAMED_SURROGATES)} | m3gnet:<folder> | "
-        f"{OWN_SURROGATE}: what this campaign trained last | path to a MACE .model file (a pickle: "
+        f"{OWN_SURROGATE}: the best this campaign has trained | path to a MACE .model file (a pickle: "
         "only from a source you trust) | a list of these: a committee, whose mean forces act",
     )
     surrogate_sha256: Sha256 | tuple[Sha256, ...] | None = Field(

@@ -15,11 +15,13 @@ from io_managers.parquet import (
     EmbeddingIOManager,
     TrajectoryIOManager,
 )
+from io_managers.report import ReportIOManager
 from io_managers.storage import Storage
 from mlip_assets.assets.clusters import clusters
 from mlip_assets.assets.descriptor_matrix import descriptor_matrix
 from mlip_assets.assets.labelled_db import labelled_db
 from mlip_assets.assets.model import model
+from mlip_assets.assets.model_report import model_report
 from mlip_assets.assets.pca_embedding import pca_embedding
 from mlip_assets.assets.seeds import seeds
 from mlip_assets.assets.selected_frames import selected_frames
@@ -45,6 +47,7 @@ defs = dg.Definitions(
         selected_frames,
         labelled_db,
         model,
+        model_report,
     ],
     jobs=[campaign_job, exploration_job],
     sensors=[campaign_files],
@@ -53,7 +56,7 @@ defs = dg.Definitions(
         "campaigns": CampaignFolder(folder=str(campaigns)),
         "compute": ComputeResource(),
         "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
-        "mace": MaceResource(own_models=str(data / "{campaign}" / "model")),
+        "mace": MaceResource(own_models=str(data / "{campaign}" / "promoted")),
         "storage": storage,
         "earlier": EarlierRuns(storage=storage),
         "structures": ExtxyzIOManager(storage=storage),
@@ -63,6 +66,7 @@ defs = dg.Definitions(
         "clusters": ClustersIOManager(storage=storage),
         "labels": LabelDatabaseIOManager(storage=storage),
         "model": ModelIOManager(storage=storage),
+        "report": ReportIOManager(storage=storage),
     },
     executor=dg.in_process_executor,
 )

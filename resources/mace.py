@@ -25,7 +25,7 @@ class MaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
     own_models: str | None = Field(
         default=None,
-        description="local folder of the model a campaign trained; {campaign}: its name",
+        description="local folder of the models a campaign has promoted; {campaign}: its name",
     )
 
     def surrogate(self, campaign: Campaign) -> Surrogate:

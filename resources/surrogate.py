@@ -50,7 +50,7 @@ def find_surrogate(
     sha256
         Expected hash of the weights; for a committee, one each.
     own_model
-        Folder in which the campaign keeps the model it trained.
+        Folder in which the campaign keeps the models it has promoted.
 
     Raises
     ------

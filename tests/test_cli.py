@@ -55,6 +55,14 @@ def test_unknown_campaign():
     assert "did you mean 'campaigns/quickstart.yaml'" in ended.stderr
 
 
+def test_there_is_nothing_to_pack_before_a_model_was_promoted(tmp_path):
+    ended = terminal("package", "quickstart", MLIP_DATA=str(tmp_path))
+    assert ended.returncode == 2
+    assert "campaign 'quickstart' has no promoted model" in ended.stderr
+    assert "make run CAMPAIGN=quickstart" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_check_says_what_would_be_computed():
     ended = terminal("check", "quickstart")
     assert ended.returncode == 0, ended.stderr

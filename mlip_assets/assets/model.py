@@ -15,12 +15,15 @@ from resources.campaigns import CampaignFolder
 from resources.devices import find_device
 from resources.mace import MaceResource
 
+#: In the campaign's folder: what it holds out for as long as it lives.
+HELD_OUT_NAME = "held_out.json"
+
 
 @pipeline_asset(
     group="learning",
     kinds={"pytorch", "mace"},
     io_manager="model",
-    code_version="1",
+    code_version="2",
     pool="gpu",
     checks=[
         ("better_than_mean", "held-out forces and energies beat the mean predictor"),
@@ -36,7 +39,8 @@ def model(
 ) -> dg.MaterializeResult[TrainedModel]:
     """MACE trained on the labels by mace-torch's own trainer, evaluated on frames held out.
 
-    The test frames are near-duplicates of no training frame. A killed training resumes.
+    The test frames are near-duplicates of no training frame, and what the campaign has once held
+    out it never trains on. A killed training resumes.
     """
     campaign = campaigns.load(context.partition_key)
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
@@ -51,6 +55,7 @@ def model(
         seed=campaign.seed,
         foundation_model=tuned,
         device=find_device(campaign.training.device, "training.device"),
+        held_out_file=work.parent / HELD_OUT_NAME,
     )
 
     test = trained.metrics["splits"]["test"]
@@ -67,6 +72,7 @@ def model(
             "weights_sha256": trained.weights_sha256,
             "dataset_sha256": trained.dataset_sha256,
             "started_from": trained.start_from,
+            "n_left_out": trained.metrics["n_left_out"],
             "errors": figures.error_table(trained),
             "picture": figures.markdown(figures.parity_plot(trained)),
         },

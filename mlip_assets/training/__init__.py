@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from mlip_assets.training.evaluation import evaluate
 from mlip_assets.training.fitting import fit_mace
+from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import LabelError, check_labels
 from mlip_assets.training.model import TrainedModel, state_dict_sha256
+from mlip_assets.training.package import pack
+from mlip_assets.training.promotion import judge, promote, promoted_model
+from mlip_assets.training.report import ModelReport, report_on
 from mlip_assets.training.splits import Split, split_labels
 from mlip_assets.training.trainer import TrainingError
 
 __all__ = [
+    "HeldOut",
     "LabelError",
+    "ModelReport",
     "Split",
     "TrainedModel",
     "TrainingError",
     "check_labels",
     "evaluate",
     "fit_mace",
+    "judge",
+    "pack",
+    "promote",
+    "promoted_model",
+    "report_on",
     "split_labels",
     "state_dict_sha256",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+
+#: What the errors of a set are broken down by -> the key in ``info``.
+_GROUPINGS = {"by_seed_kind": "seed_kind", "by_temperature": "target_temperature_K"}
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,12 @@ def evaluate(model_file: Path, frames_by_split: Mapping[str, Sequence[Atoms]]) -
     Returns
     -------
     dict
-        ``splits``: for each set ``n_frames`` and the errors; ``by_seed_kind``: the same for each
-        ``info["seed_kind"]`` of the sets other than ``train``; ``mean_predictor``: for each set
-        the errors of a model that knows only the training set's means (energy per atom, stress;
-        forces zero). Errors are RMSE and MAE of the energy (meV/atom), of the force components
+        ``splits``: for each set ``n_frames`` and the errors; ``by_seed_kind`` and
+        ``by_temperature``: the same for each ``info["seed_kind"]`` and each
+        ``info["target_temperature_K"]`` (``unknown`` where a frame has none) of the sets other than
+        ``train``; ``mean_predictor``: for each set the errors of a model that knows only the
+        training set's means (energy per atom, stress; forces zero). Errors are RMSE, MAE and the
+        99th percentile of the absolute error, of the energy (meV/atom), of the force components
         (meV/Å) and of the nine stress components (meV/Å³ and GPa) where a stress is labelled;
         ``None`` where nothing could be compared.
     """
@@ -56,10 +62,12 @@ def predict(
     from mace.calculators import MACECalculator
 
     calculator = MACECalculator(model_paths=str(model_file), device="cpu")
-    return {
-        name: _collect([_predicted(calculator, frame) for frame in frames])
-        for name, frames in frames_by_split.items()
-    }
+    return {name: predict_with(calculator, frames) for name, frames in frames_by_split.items()}
+
+
+def predict_with(calculator: Calculator, frames: Sequence[Atoms]) -> Properties:
+    """What any ASE calculator says of the frames; stresses of fully periodic ones, else NaN."""
+    return _collect([_predicted(calculator, frame) for frame in frames])
 
 
 def references(frames: Sequence[Atoms]) -> Properties:
@@ -85,7 +93,7 @@ def metrics_of(
     mean_energy = train.energies.mean()
     labelled_stress = train.stresses[np.isfinite(train.stresses).all(axis=(1, 2))]
     mean_stress = labelled_stress.mean(axis=0) if len(labelled_stress) else np.zeros((3, 3))
-    result: dict[str, Any] = {"splits": {}, "by_seed_kind": {}, "mean_predictor": {}}
+    result: dict[str, Any] = {name: {} for name in ("splits", "mean_predictor", *_GROUPINGS)}
     for name, frames in frames_by_split.items():
         known = references(frames)
         naive = Properties(
@@ -93,23 +101,25 @@ def metrics_of(
             np.zeros_like(known.forces),
             np.broadcast_to(mean_stress, known.stresses.shape),
         )
-        result["splits"][name] = _errors(known, predicted[name])
-        result["mean_predictor"][name] = _errors(known, naive)
+        result["splits"][name] = errors_of(known, predicted[name])
+        result["mean_predictor"][name] = errors_of(known, naive)
         if name != "train":
-            result["by_seed_kind"][name] = _errors_by_kind(frames, known, predicted[name])
+            for grouping, key in _GROUPINGS.items():
+                result[grouping][name] = _errors_by(key, frames, known, predicted[name])
     return result
 
 
-def _errors_by_kind(
-    frames: Sequence[Atoms], known: Properties, predicted: Properties
+def _errors_by(
+    key: str, frames: Sequence[Atoms], known: Properties, predicted: Properties
 ) -> dict[str, dict[str, Any]]:
-    kinds = np.array([str(frame.info.get("seed_kind", "unknown")) for frame in frames])
-    atom_kinds = np.repeat(kinds, [len(frame) for frame in frames])
+    values = [frame.info.get(key, "unknown") for frame in frames]
+    labels = np.array([v if isinstance(v, str) else f"{v:g}" for v in values])
+    of_atoms = np.repeat(labels, [len(frame) for frame in frames])
     return {
-        str(kind): _errors(
-            *(_select(p, kinds == kind, atom_kinds == kind) for p in (known, predicted))
+        str(label): errors_of(
+            *(_select(p, labels == label, of_atoms == label) for p in (known, predicted))
         )
-        for kind in np.unique(kinds)
+        for label in np.unique(labels)
     }
 
 
@@ -121,30 +131,28 @@ def _select(
     )
 
 
-def _errors(known: Properties, predicted: Properties) -> dict[str, Any]:
-    energy = (predicted.energies - known.energies) * 1e3
-    force = (predicted.forces - known.forces) * 1e3
-    stress = predicted.stresses - known.stresses
-    stress = stress[np.isfinite(known.stresses)]
-    return {
-        "n_frames": len(energy),
-        "energy_rmse_meV_per_atom": _rmse(energy),
-        "energy_mae_meV_per_atom": _mae(energy),
-        "force_rmse_meV_per_A": _rmse(force),
-        "force_mae_meV_per_A": _mae(force),
-        "stress_rmse_meV_per_A3": _rmse(stress * 1e3),
-        "stress_mae_meV_per_A3": _mae(stress * 1e3),
-        "stress_rmse_GPa": _rmse(stress / units.GPa),
-        "stress_mae_GPa": _mae(stress / units.GPa),
+def errors_of(known: Properties, predicted: Properties) -> dict[str, Any]:
+    """RMSE, MAE and P99 as :func:`evaluate` describes them."""
+    stress = (predicted.stresses - known.stresses)[np.isfinite(known.stresses)]
+    errors = {
+        ("energy", "meV_per_atom"): (predicted.energies - known.energies) * 1e3,
+        ("force", "meV_per_A"): (predicted.forces - known.forces) * 1e3,
+        ("stress", "meV_per_A3"): stress * 1e3,
+        ("stress", "GPa"): stress / units.GPa,
     }
+    found: dict[str, Any] = {"n_frames": len(known.energies)}
+    for (quantity, unit), error in errors.items():
+        for name, measure in _MEASURES.items():
+            value = _number(measure(np.abs(error))) if error.size else None
+            found[f"{quantity}_{name}_{unit}"] = value
+    return found
 
 
-def _rmse(error: Floats) -> float | None:
-    return _number(np.sqrt(np.mean(error**2))) if error.size else None
-
-
-def _mae(error: Floats) -> float | None:
-    return _number(np.mean(np.abs(error))) if error.size else None
+_MEASURES: dict[str, Callable[[Floats], np.floating[Any]]] = {
+    "rmse": lambda error: np.sqrt(np.mean(error**2)),
+    "mae": np.mean,
+    "p99": lambda error: np.percentile(error, 99),
+}
 
 
 def _number(value: np.floating[Any]) -> float | None:
@@ -152,13 +160,11 @@ def _number(value: np.floating[Any]) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _predicted(calculator: Any, frame: Atoms) -> tuple[float, Floats, Floats]:
+def _predicted(calculator: Calculator, frame: Atoms) -> tuple[float, Floats, Floats]:
     atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
-    calculator.calculate(atoms)
-    results = calculator.results
-    xx, yy, zz, yz, xz, xy = results["stress"]
-    stress = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    return float(results["energy"]) / len(atoms), np.asarray(results["forces"]), stress
+    atoms.calc = calculator
+    stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else np.full((3, 3), np.nan)
+    return float(atoms.get_potential_energy()) / len(atoms), atoms.get_forces(), stress
 
 
 def _collect(frames: Sequence[tuple[float, Floats, Floats]]) -> Properties:

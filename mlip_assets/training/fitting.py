@@ -19,7 +19,8 @@ from mlip_assets.campaign import TrainingSettings, fingerprint
 from mlip_assets.files import locked, write_atomically
 from mlip_assets.progress import Progress
 from mlip_assets.training.evaluation import Properties, metrics_of, predict, references
-from mlip_assets.training.labels import check_labels, dataset_sha256
+from mlip_assets.training.held_out import HeldOut
+from mlip_assets.training.labels import check_labels, dataset_sha256, structure_sha256
 from mlip_assets.training.model import TrainedModel, state_dict_sha256
 from mlip_assets.training.splits import Split, split_labels
 from mlip_assets.training.trainer import TrainingError, run_trainer, verify_log
@@ -85,6 +86,7 @@ def fit_mace(
     seed: int,
     foundation_model: Path | None = None,
     device: str = "cpu",
+    held_out_file: Path | None = None,
 ) -> TrainedModel:
     """Train a MACE potential on energies, forces and, where labelled, stresses.
 
@@ -111,6 +113,9 @@ def fit_mace(
         source you trust.
     device
         ``cpu`` (one thread), ``cuda`` or ``cuda:1``.
+    held_out_file
+        Where a campaign records what it holds out (:class:`HeldOut`), before it trains: every
+        later fit holds out the same. None: a split of its own.
 
     Raises
     ------
@@ -129,6 +134,7 @@ def fit_mace(
             "training.start_from: surrogate needs the surrogate's model file; pass "
             "foundation_model or set start_from: scratch"
         )
+    split = _recorded_split(labelled, settings, seed, held_out_file)
     data_hash = dataset_sha256(labelled, isolated_energies)
     settings_hash = fingerprint(
         settings.model_dump(exclude={"device"}),
@@ -137,6 +143,7 @@ def fit_mace(
             "tuning_slowdown": TUNING_SLOWDOWN,
             "mace": version("mace-torch"),
             "seed": seed,
+            "held_out": sorted(structure_sha256(frame) for frame in split.test),
             "foundation": _foundation_sha256(tuned, elements) if tuned else None,
         },
     )
@@ -146,12 +153,6 @@ def fit_mace(
         if (finished / "metrics.json").exists():
             _log.info("training: reusing the finished model in %s", finished)
             return TrainedModel.open(finished)
-        split = split_labels(
-            labelled,
-            valid_fraction=settings.valid_fraction,
-            test_fraction=settings.test_fraction,
-            seed=seed,
-        )
         started = time.monotonic()
         _train(split, isolated_energies, settings, folder, seed, tuned, device)
         model = _measured(
@@ -164,6 +165,35 @@ def fit_mace(
         )
         model.save(finished)
     return TrainedModel.open(finished)
+
+
+def _recorded_split(
+    labelled: Sequence[Atoms], settings: TrainingSettings, seed: int, record: Path | None
+) -> Split:
+    def split(held_out: HeldOut) -> Split:
+        return split_labels(
+            labelled,
+            valid_fraction=settings.valid_fraction,
+            test_fraction=settings.test_fraction,
+            seed=seed,
+            held_out=held_out,
+        )
+
+    if record is None:
+        return split(HeldOut())
+    with locked(record.with_suffix(".lock"), wait=True):
+        known = HeldOut.open(record)
+        made = split(known)
+        if made.left_out:
+            _log.warning(
+                "training: %d label(s) are left out, being near-duplicates both of held-out frames "
+                "and of frames trained on before",
+                len(made.left_out),
+            )
+        grown = known.with_split(made.test, [*made.train, *made.valid])
+        if grown != known:
+            grown.save(record)
+    return made
 
 
 def _train(
@@ -260,7 +290,7 @@ def _measured(model_file: Path, split: Split, **origin: Any) -> TrainedModel:
     import torch
 
     predicted = predict(model_file, split.by_name)
-    metrics = metrics_of(split.by_name, predicted)
+    metrics = metrics_of(split.by_name, predicted) | {"n_left_out": len(split.left_out)}
     if metrics["splits"]["train"]["force_rmse_meV_per_A"] is None:
         raise TrainingError(
             "the training diverged (the forces are not finite); lower training.learning_rate"

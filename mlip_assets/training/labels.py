@@ -84,6 +84,14 @@ def frame_sha256(atoms: Atoms) -> str:
     return digest.hexdigest()
 
 
+def structure_sha256(atoms: Atoms) -> str:
+    """SHA-256 of a frame's elements, positions, cell and periodicity, whatever its labels are."""
+    digest = hashlib.sha256()
+    for array in (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions):
+        digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes() + b"|")
+    return digest.hexdigest()
+
+
 def dataset_sha256(labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]) -> str:
     """SHA-256 of all labels and free atoms, independent of the order of the frames."""
     content = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mlip_assets.training.labels import frame_sha256
+from mlip_assets.training.held_out import HeldOut
+from mlip_assets.training.labels import frame_sha256, structure_sha256
 
 #: Fixed, not the campaign's: the tolerance below holds for these.
 SOAP: dict[str, Any] = {"r_cut": 5.0, "n_max": 6, "l_max": 4, "sigma": 0.5, "average": "outer"}
@@ -35,6 +37,8 @@ class Split:
     train: list[Atoms]
     valid: list[Atoms]
     test: list[Atoms]
+    left_out: list[Atoms]
+    """Near-duplicates of frames on both sides of an earlier split: of no use on either."""
 
     @property
     def by_name(self) -> dict[str, list[Atoms]]:
@@ -43,7 +47,12 @@ class Split:
 
 
 def split_labels(
-    labelled: Sequence[Atoms], *, valid_fraction: float, test_fraction: float, seed: int
+    labelled: Sequence[Atoms],
+    *,
+    valid_fraction: float,
+    test_fraction: float,
+    seed: int,
+    held_out: HeldOut | None = None,
 ) -> Split:
     """Split labels at random, near-duplicates together and seed kinds in proportion.
 
@@ -51,6 +60,12 @@ def split_labels(
     ``ADJACENT_STEPS`` steps apart; transitively) form groups that are never divided, so that the
     held-out errors are not those of frames the model has in effect seen. Groups are drawn in an
     order that depends on the frames and the seed only, never on the order of ``labelled``.
+
+    The first split of a campaign draws its test set, and later ones keep it: what was held out
+    stays so, what was seen stays so, and a new frame follows the group it belongs to. One whose
+    group reaches the held-out side is held out as well, or, if it is also the near-duplicate of a
+    frame that was seen, left out. All other new frames are for training. Only where none of the
+    frames held out before is among the labels is a test set drawn again, from unseen groups.
 
     Parameters
     ----------
@@ -60,11 +75,13 @@ def split_labels(
         Shares of the frames, reached as closely as whole groups allow; at least one frame each.
     seed
         Of the random draw.
+    held_out
+        What the campaign's earlier splits have decided; None for a first one.
 
     Raises
     ------
     ValueError
-        Fewer than five frames, or fewer than three groups of distinct structures.
+        Fewer than five frames, or too few groups of distinct structures.
     """
     if len(labelled) < MIN_LABELS:
         raise ValueError(
@@ -72,38 +89,106 @@ def split_labels(
             f"{MIN_LABELS} frames (sampling.n_samples)"
         )
     frames = sorted(labelled, key=frame_sha256)
-    groups = group_near_duplicates(frames)
-    if len(groups) < 3:
-        raise ValueError(
-            f"the {len(frames)} labels hold only {len(groups)} distinct structure(s), the rest are "
-            "near-duplicates, so no unseen test set can be made; explore at higher temperatures or "
-            "from more seeds"
-        )
-    order = np.random.default_rng(seed).permutation(len(groups))
-    remaining = [groups[i] for i in order]
+    near = _near_duplicates(frames)
+    sides = _Sides.of(frames, near, held_out or HeldOut())
     kinds = [str(frame.info.get("seed_kind", "")) for frame in frames]
     n_test, n_valid = (max(1, round(f * len(frames))) for f in (test_fraction, valid_fraction))
-    test, remaining = _draw(remaining, kinds, n_test, leave=2)
+
+    def lot(group: Sequence[int]) -> bytes:
+        """A random order that a killed training finds again once its split is on record."""
+        first = min(structure_sha256(frames[i]) for i in group)
+        return hashlib.sha256(f"{seed} {first}".encode()).digest()
+
+    test, seen, unseen = sides.held_out, sides.seen, sorted(sides.unseen, key=lot)
+    if not test:
+        spare = max(2 - len(seen), 0)
+        if len(unseen) <= spare:
+            raise ValueError(_too_few_groups(len(frames), len(seen), len(unseen)))
+        test, unseen = _draw(unseen, kinds, n_test, leave=spare)
+    remaining = sorted([*seen, *unseen], key=lot)
+    if len(remaining) < 2:
+        raise ValueError(
+            f"beside the held-out frames the {len(frames)} labels hold only {len(remaining)} "
+            "distinct structure(s), too few to train and to pick the epoch on; label new frames"
+        )
     valid, remaining = _draw(remaining, kinds, n_valid, leave=1)
     return Split(
-        *([frames[i] for i in sorted(chain.from_iterable(p))] for p in (remaining, valid, test))
+        *(
+            [frames[i] for i in sorted(chain.from_iterable(part))]
+            for part in (remaining, valid, test, [sides.left_out])
+        )
     )
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Groups of near-duplicates, by what earlier splits have made of their members."""
+
+    held_out: list[list[int]]
+    seen: list[list[int]]
+    unseen: list[list[int]]
+    left_out: list[int]
+
+    @classmethod
+    def of(cls, frames: Sequence[Atoms], near: NDArray[np.bool_], known: HeldOut) -> _Sides:
+        hashes = [structure_sha256(frame) for frame in frames]
+        was_test = np.array([h in known.test for h in hashes])
+        was_seen = np.array([h in known.seen for h in hashes])
+        beside_seen = (near & was_seen).any(axis=1)
+        sides = cls([], [], [], [])
+        for group in _linked(near):
+            members = np.array(group)
+            if was_test[members].any():
+                is_left = beside_seen[members] & ~was_test[members] & ~was_seen[members]
+                sides.left_out.extend(members[is_left].tolist())
+                sides.held_out.append(members[~is_left & ~was_seen[members]].tolist())
+                if was_seen[members].any():
+                    sides.seen.append(members[was_seen[members]].tolist())
+            else:
+                (sides.seen if was_seen[members].any() else sides.unseen).append(group)
+        return sides
 
 
 def group_near_duplicates(frames: Sequence[Atoms]) -> list[list[int]]:
     """Indices of the frames by group of near-duplicates, each and all in ascending order."""
-    from sklearn.cluster import DBSCAN
+    return _linked(_near_duplicates(frames))
+
+
+def _near_duplicates(frames: Sequence[Atoms]) -> NDArray[np.bool_]:
+    """Which frames are too alike to be on both sides of a split, (n_frames, n_frames)."""
     from sklearn.metrics import pairwise_distances
 
     distance = pairwise_distances(_soap(frames))
     walkers = np.array([str(frame.info.get("walker", i)) for i, frame in enumerate(frames)])
     steps = np.array([int(frame.info.get("frame_id", 0)) for frame in frames])
     adjacent = np.abs(steps[:, None] - steps) <= ADJACENT_STEPS
-    distance[(walkers[:, None] == walkers) & adjacent] = 0
+    alike = distance <= SOAP_TOLERANCE
+    near: NDArray[np.bool_] = alike | ((walkers[:, None] == walkers) & adjacent)
+    return near
+
+
+def _linked(near: NDArray[np.bool_]) -> list[list[int]]:
+    """The connected components of near-duplicates."""
+    from sklearn.cluster import DBSCAN
+
     # With min_samples=1 every frame is a core point, so the clusters are the linked components.
-    linked = DBSCAN(eps=SOAP_TOLERANCE, min_samples=1, metric="precomputed").fit(distance).labels_
-    members = [np.flatnonzero(linked == i).tolist() for i in range(linked.max() + 1)]
-    return sorted(members)
+    distance = np.where(near, 0.0, 1.0)
+    group = DBSCAN(eps=0.5, min_samples=1, metric="precomputed").fit(distance).labels_
+    return sorted(np.flatnonzero(group == i).tolist() for i in range(group.max() + 1))
+
+
+def _too_few_groups(n_frames: int, n_seen: int, n_unseen: int) -> str:
+    if n_seen:
+        return (
+            f"of the {n_frames} labels none was held out by this campaign's earlier splits, and "
+            f"{n_unseen} structure(s) beside {n_seen} seen in training leave no unseen test set; "
+            "label new frames (sampling.beyond with the campaign itself keeps its earlier ones)"
+        )
+    return (
+        f"the {n_frames} labels hold only {n_unseen} distinct structure(s), the rest are "
+        "near-duplicates, so no unseen test set can be made; explore at higher temperatures or "
+        "from more seeds"
+    )
 
 
 def _soap(frames: Sequence[Atoms]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from mlip_assets.campaign import (
     nearest,
 )
 from mlip_assets.files import sha256_of_file, write_atomically
-from mlip_assets.training import TrainedModel
+from mlip_assets.training import promoted_model
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
 from resources.surrogates.base import Surrogate, SurrogateError, require_package
 from resources.surrogates.torchsim import TorchSimCalculator
@@ -143,19 +143,19 @@ class MaceSurrogate(Surrogate):
 
     @classmethod
     def of_campaign(cls, folder: Path, *, devices: tuple[str, ...], dtype: str) -> Self:
-        """The model that the campaign trained last.
+        """The best model that the campaign has trained, by its own promotion rule.
 
         Raises
         ------
         SurrogateError
-            There is none yet, or its file was changed.
+            None has been promoted yet, or its file was changed.
         """
         try:
-            trained = TrainedModel.open(folder)
+            trained, _ = promoted_model(folder)
         except FileNotFoundError as error:
             raise SurrogateError(
-                f"exploration.surrogate: '{OWN_SURROGATE}' is the model this campaign trained, but "
-                f"{folder} holds none yet; run it once with another surrogate, such as "
+                f"exploration.surrogate: '{OWN_SURROGATE}' is the best model this campaign has "
+                f"trained, but {folder} holds none yet; run it once with another surrogate, such as "
                 f"'{BUNDLED_SURROGATE}'"
             ) from error
         except ValueError as error:

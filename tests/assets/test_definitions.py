@@ -22,10 +22,11 @@ GROUPS = {
     "selected_frames": "selection",
     "labelled_db": "learning",
     "model": "learning",
+    "model_report": "learning",
 }
 
 
-def test_the_eight_assets_and_their_groups():
+def test_the_nine_assets_and_their_groups():
     found = {key.path[-1]: GRAPH.get(key).group_name for key in GRAPH.get_all_asset_keys()}
     assert found == GROUPS
 

@@ -113,17 +113,16 @@ def test_missing_package_and_nearest_name(monkeypatch):
         find_surrogate("mace-omat0", device="cpu", dtype="float32")
 
 
-def test_the_campaigns_own_last_model(tmp_path):
-    """What the model asset keeps is what the next exploration finds, by the campaign's name."""
-    from mlip_assets.training import TrainedModel
+def test_the_campaigns_own_best_model(tmp_path):
+    """What has been promoted is what the next exploration finds, by the campaign's name."""
+    from mlip_assets.training import TrainedModel, promote
+    from mlip_assets.training.promotion import Promotion
 
     campaign = Campaign(name="si", composition="Si", exploration={"surrogate": "own-model"})
-    resource = MaceResource(own_models=str(tmp_path / "{campaign}" / "model"))
+    resource = MaceResource(own_models=str(tmp_path / "{campaign}" / "promoted"))
     with pytest.raises(SurrogateError, match=r"holds none yet; .*'bundled'"):
         resource.surrogate(campaign)
-    folder = tmp_path / "si" / "model"
-    folder.mkdir(parents=True)
-    TrainedModel(
+    trained = TrainedModel(
         model_file=bundled().save_model(tmp_path / "trained.model"),
         metrics={},
         dataset_sha256="0" * 64,
@@ -132,7 +131,9 @@ def test_the_campaigns_own_last_model(tmp_path):
         elements=("Si",),
         start_from="scratch",
         wall_s=1.0,
-    ).save(folder)
+    )
+    promote(tmp_path / "si" / "promoted", trained, Promotion(True, "the first", 1.0, 1.0))
+    folder = tmp_path / "si" / "promoted" / ("0" * 16)
     surrogate = resource.surrogate(campaign)
     assert surrogate.metadata()["surrogate"] == "own-model"
     assert surrogate.sha256 == sha256_of_file(folder / "model.model")

@@ -45,6 +45,8 @@ def test_errors_agree_with_a_separate_computation(calculator, split, metrics):
         errors = np.array(differences) * factor
         assert found[f"{name}_rmse_{unit}"] == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-4)
         assert found[f"{name}_mae_{unit}"] == pytest.approx(np.abs(errors).mean(), rel=1e-4)
+        p99 = np.sort(np.abs(errors))[-max(1, len(errors) // 100) - 1 :]
+        assert p99.min() * 0.999 <= found[f"{name}_p99_{unit}"] <= p99.max() * 1.001
     ratio = found["stress_rmse_meV_per_A3"] / found["stress_rmse_GPa"]
     assert ratio == pytest.approx(6.2415, rel=1e-4)  # 1 GPa in meV/Å³
 
@@ -72,6 +74,16 @@ def test_kinds_partition_the_held_out_frames_only(split, metrics):
     )
     whole = metrics["splits"]["test"]["force_rmse_meV_per_A"]
     assert np.sqrt(squares / sum(atoms_of.values())) == pytest.approx(whole)
+
+
+def test_temperatures_partition_the_held_out_frames(trained, split):
+    frames = [frame.copy() for frame in split.test]
+    for i, frame in enumerate(frames[1:]):
+        frame.info["target_temperature_K"] = (300.0, 1200.0)[i % 2]
+    metrics = evaluate(trained.model_file, {"train": split.train, "test": frames})
+    found = {t: errors["n_frames"] for t, errors in metrics["by_temperature"]["test"].items()}
+    n_warm = len(frames) - 1
+    assert found == {"300": -(-n_warm // 2), "1200": n_warm // 2, "unknown": 1}
 
 
 def test_what_cannot_be_compared_is_null_in_json(trained, labelled):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
-from mlip_assets.training import TrainingError, fit_mace
+from mlip_assets.training import HeldOut, TrainingError, fit_mace
+from mlip_assets.training.labels import structure_sha256
 from mlip_assets.training.trainer import run_trainer, verify_log
 
 SEED = 3
@@ -51,6 +52,45 @@ def test_a_finished_fit_is_reused_whatever_the_order(
     assert again.weights_sha256 == trained.weights_sha256
     with pytest.raises(AssertionError, match="trained again"):
         fit_mace(labelled, isolated_energies, settings, work_dir=work_dir, seed=SEED + 1)
+
+
+def test_what_is_held_out_is_on_record_before_anything_is_trained(
+    labelled, isolated_energies, settings, tmp_path, monkeypatch
+):
+    def refuse(*args, **kwargs):
+        raise TrainingError("killed")
+
+    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", refuse)
+    record, known = tmp_path / "held_out.json", HeldOut()
+    for n_labels in (30, 30, 40):
+        with pytest.raises(TrainingError, match="killed"):
+            fit_mace(
+                labelled[:n_labels],
+                isolated_energies,
+                settings,
+                work_dir=tmp_path / "work",
+                seed=SEED,
+                held_out_file=record,
+            )
+        held_out = HeldOut.open(record)
+        assert n_labels - 2 <= len(held_out.test | held_out.seen) <= n_labels
+        assert held_out.test >= known.test
+        assert held_out.seen >= known.seen
+        known = held_out
+    folders = list((tmp_path / "work").iterdir())
+    assert len(folders) == 2, "the second fit must find the folder of the first, to resume in it"
+    unseen = {energy_of(frame) for frame in labelled if structure_sha256(frame) in known.test}
+    for folder in folders:
+        fitted = {
+            energy_of(f) for name in ("train", "valid") for f in read(folder / f"{name}.xyz", ":")
+        }
+        assert len(fitted) > 20
+        assert not fitted & unseen
+
+
+def energy_of(frame) -> float:
+    """What tells a frame apart, though the file rounds its positions."""
+    return round(frame.info["REF_energy"], 6)
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(

@@ -8,7 +8,8 @@ from ase.build import bulk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.training import split_labels
+from mlip_assets.training import HeldOut, split_labels
+from mlip_assets.training.labels import structure_sha256
 from mlip_assets.training.splits import group_near_duplicates
 
 KINDS = ("crystal", "liquid", "vacancy")
@@ -113,3 +114,87 @@ def test_too_few_labels_and_too_few_structures_are_refused():
     alike = [make_frame(i, rattled(rng, 1e-4)) for i in range(8)]
     with pytest.raises(ValueError, match=r"only 1 distinct structure\(s\)"):
         split_labels(alike, **fractions)
+
+
+FRACTIONS = {"valid_fraction": 0.15, "test_fraction": 0.25, "seed": 1}
+
+
+def structures(frames):
+    return {structure_sha256(frame) for frame in frames}
+
+
+@given(
+    n_first=st.integers(6, 10),
+    additions=st.lists(
+        st.lists(st.tuples(st.integers(0, 10**6), st.booleans()), max_size=4),
+        min_size=1,
+        max_size=3,
+    ),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_labels_that_are_added_move_no_frame_across_the_line(n_first, additions, seed):
+    rng = np.random.default_rng(seed)
+    frames = [make_frame(i, rattled(rng, 0.5), KINDS[i % 3]) for i in range(n_first)]
+    held_out = HeldOut()
+    for batch in [[], *additions]:
+        for number, is_copy in batch:
+            if is_copy:  # of any frame there is, on whichever side
+                atoms = frames[number % len(frames)].copy()
+                atoms.positions += rng.normal(0, 1e-3, atoms.positions.shape)
+            else:
+                atoms = rattled(rng, 0.5)
+            frames.append(make_frame(len(frames), atoms, KINDS[number % 3]))
+        split = split_labels(frames, held_out=held_out, **FRACTIONS)
+        test, fitted = structures(split.test), structures([*split.train, *split.valid])
+        assert held_out.test <= test
+        assert held_out.seen <= fitted
+        assert not test & fitted
+        assert test | fitted | structures(split.left_out) == structures(frames)
+        sides = [*split.test, *split.train, *split.valid]
+        is_test = np.arange(len(sides)) < len(split.test)
+        for group in group_near_duplicates(sides):
+            assert is_test[group].all() or not is_test[group].any()
+        held_out = held_out.with_split(split.test, [*split.train, *split.valid])
+        again = split_labels(frames, held_out=held_out, **FRACTIONS)
+        assert {n: identifiers(p) for n, p in again.by_name.items()} == {
+            n: identifiers(p) for n, p in split.by_name.items()
+        }, "a training that is started again must find its own split"
+
+
+def test_a_frame_between_both_sides_is_left_out():
+    rng = np.random.default_rng(0)
+    frames = [make_frame(i, rattled(rng, 0.5)) for i in range(8)]
+    first = split_labels(frames, **FRACTIONS)
+    held_out = HeldOut().with_split(first.test, [*first.train, *first.valid])
+    bridge = make_frame(9, first.train[0])
+    bridge.positions += rng.normal(0, 1e-3, bridge.positions.shape)
+    bridge.info["walker"] = first.test[0].info["walker"]
+    bridge.info["frame_id"] = first.test[0].info["frame_id"] + 5
+    split = split_labels([*frames, bridge], held_out=held_out, **FRACTIONS)
+    assert identifiers(split.left_out) == identifiers([bridge])
+    assert identifiers(split.test) == identifiers(first.test)
+
+
+def test_other_labels_get_a_test_set_of_their_own_from_what_was_never_seen():
+    rng = np.random.default_rng(0)
+    frames = [make_frame(i, rattled(rng, 0.5)) for i in range(8)]
+    first = split_labels(frames, **FRACTIONS)
+    held_out = HeldOut().with_split(first.test, [*first.train, *first.valid])
+    with pytest.raises(ValueError, match=r"none was held out .* leave no unseen test set"):
+        split_labels([*first.train, *first.valid], held_out=held_out, **FRACTIONS)
+    new = [make_frame(20 + i, rattled(rng, 0.5)) for i in range(3)]
+    split = split_labels([*first.train, *new], held_out=held_out, **FRACTIONS)
+    assert set(identifiers(split.test)) <= set(identifiers(new))
+
+
+def test_the_record_is_kept_and_a_broken_one_is_refused(tmp_path):
+    record = tmp_path / "held_out.json"
+    assert HeldOut.open(record) == HeldOut()
+    held_out = HeldOut(frozenset({"a", "b"}), frozenset({"c"}))
+    held_out.save(record)
+    assert HeldOut.open(record) == held_out
+    for text in ("{", '{"test": []}', "[]"):
+        record.write_text(text)
+        with pytest.raises(ValueError, match="not a record of held-out frames"):
+            HeldOut.open(record)

@@ -28,6 +28,7 @@ CHECKS = {
     "selected_frames": ("exact_count", "every_cluster_represented"),
     "labelled_db": ("labels_converged", "isolated_energies", "bound"),
     "model": ("stable_dynamics",),
+    "model_report": ("pair_curves", "stable_at_every_temperature", "energy_kept"),
 }
 SLOWLY_MS = 60_000
 RUN_MS = 600_000

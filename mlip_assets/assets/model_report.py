@@ -1,0 +1,162 @@
+"""Asset ``model_report``: what the potential is worth, and whether it becomes the one to use."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+
+from io_managers.storage import Storage
+from mlip_assets import figures, report_figures
+from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.assets.model import HELD_OUT_NAME
+from mlip_assets.files import locked
+from mlip_assets.labelling import LabelledDatabase
+from mlip_assets.training import (
+    HeldOut,
+    ModelReport,
+    TrainedModel,
+    judge,
+    promote,
+    promoted_model,
+    report_on,
+)
+from mlip_assets.training.promotion import LABELS_FOLDER, POINTER_NAME, REPORT_FOLDER, folder_of
+from mlip_assets.training.trials import MAX_DRIFT_MEV_PER_ATOM_PER_PS
+from resources.campaigns import CampaignFolder
+from resources.devices import find_device
+from resources.mace import MaceResource
+
+
+@pipeline_asset(
+    group="learning",
+    kinds={"pytorch", "mace"},
+    io_manager="report",
+    code_version="1",
+    pool="gpu",
+    checks=[
+        ("better_than_mean", "held-out forces and energies beat the mean predictor"),
+        ("better_than_surrogate", "held-out forces beat those of the bare surrogate"),
+        ("pair_curves", "two atoms attract and repel smoothly, and ever more when pushed together"),
+        ("stable_at_every_temperature", "no guard broken at any temperature of the campaign"),
+        (
+            "energy_kept",
+            f"without a thermostat at most {MAX_DRIFT_MEV_PER_ATOM_PER_PS:g} meV/atom/ps are lost",
+        ),
+    ],
+)
+def model_report(
+    context: dg.AssetExecutionContext,
+    model: TrainedModel,
+    labelled_db: LabelledDatabase,
+    campaigns: CampaignFolder,
+    mace: MaceResource,
+    storage: Storage,
+) -> dg.MaterializeResult[ModelReport]:
+    """The model beside the best before it and the bare surrogate, and the physics it has learnt.
+
+    A stable model that is not worse than the promoted one on the campaign's held-out labels takes
+    its place, and is what ``exploration.surrogate: own-model`` means from then on. A worse one is
+    kept, and the report says why it was not promoted.
+    """
+    campaign = campaigns.load(context.partition_key)
+    folder = Path(str(storage.working_folder(context.partition_key, "promoted")))
+    with locked(folder / "lock", wait=True):
+        standing, best = 1.0, None
+        if (folder / POINTER_NAME).exists():
+            best, promotion = promoted_model(folder)
+            standing = promotion.standing
+        report = report_on(
+            model,
+            labelled_db.labelled,
+            labelled_db.isolated_energies,
+            held_out=HeldOut.open(folder.parent / HELD_OUT_NAME),
+            surrogate=mace.surrogate(campaign).calculator(),
+            promoted=best,
+            temperatures_K=campaign.exploration.temperatures_K,
+            timestep_fs=campaign.exploration.timestep_fs,
+            seed=campaign.seed,
+            device=find_device(campaign.training.device, "training.device"),
+        )
+        rival = "promoted" if "promoted" in report.held_out else "mean_predictor"
+        verdict = judge(
+            report.held_out["model"],
+            report.held_out[rival],
+            rival_is="the promoted model" if rival == "promoted" else "the mean predictor",
+            rival_standing=standing if rival == "promoted" else 1.0,
+            is_stable=report.is_stable,
+        )
+        pictures = report_figures.report_pictures(report)
+        report = replace(report, promotion=verdict, pictures=pictures)
+        if verdict.promoted:
+            report.save(folder_of(folder, model) / REPORT_FOLDER)
+            labelled_db.save(folder_of(folder, model) / LABELS_FOLDER)
+            promote(folder, model, verdict)
+
+    errors = report.held_out
+    crystal = report.crystals.get("model")
+    curve = crystal.equation_of_state if crystal else None
+    drifts = [trial.drift_meV_per_atom_per_ps for trial in report.trials]
+    force, energy = "force_rmse_meV_per_A", "energy_rmse_meV_per_atom"
+    return dg.MaterializeResult(
+        value=report,
+        metadata={
+            "promoted": verdict.promoted,
+            "promotion_reason": verdict.reason,
+            **{
+                f"{name}_{key}": found[key]
+                for name, found in errors.items()
+                for key in (force, energy)
+                if found[key] is not None
+            },
+            **({"bulk_modulus_GPa": curve.bulk_modulus_GPa} if curve else {}),
+            "weights_sha256": report.weights_sha256,
+            "errors": report_figures.comparison_table(report),
+            "crystal": report_figures.crystal_table(report),
+            "dynamics": report_figures.trial_table(report),
+            "picture": figures.markdown(report.pictures["errors"]),
+            **{
+                f"picture_{name}": figures.markdown(png)
+                for name, png in report.pictures.items()
+                if name != "errors"
+            },
+        },
+        check_results=[
+            check(
+                "better_than_mean",
+                all(
+                    _below(errors["model"][k], errors["mean_predictor"][k]) for k in (force, energy)
+                ),
+                force_rmse_meV_per_A=errors["model"][force] or "",
+                mean_predictor_meV_per_A=errors["mean_predictor"][force],
+            ),
+            check(
+                "better_than_surrogate",
+                _below(errors["model"][force], errors["surrogate"][force]),
+                force_rmse_meV_per_A=errors["model"][force] or "",
+                surrogate_meV_per_A=errors["surrogate"][force] or "",
+            ),
+            check(
+                "pair_curves",
+                all(curve.is_repulsive and curve.is_smooth for curve in report.pair_curves),
+                not_repulsive=[c.pair for c in report.pair_curves if not c.is_repulsive],
+                not_smooth=[c.pair for c in report.pair_curves if not c.is_smooth],
+            ),
+            check(
+                "stable_at_every_temperature",
+                report.is_stable,
+                stopped_by={
+                    f"{t.temperature_K:g} K": t.stopped_by for t in report.trials if t.stopped_by
+                },
+            ),
+            check(
+                "energy_kept",
+                all(trial.keeps_energy for trial in report.trials),
+                drift_meV_per_atom_per_ps=drifts,
+            ),
+        ],
+    )
+
+
+def _below(error: float | None, other: float | None) -> bool:
+    """Whether an error is known and lower; one that is not finite is beaten by any."""
+    return error is not None and (other is None or error < other)

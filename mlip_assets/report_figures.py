@@ -1,0 +1,162 @@
+"""Pictures and tables of the report on a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import numpy as np
+
+from mlip_assets.figures import _canvas, _png, table
+
+if TYPE_CHECKING:
+    from mlip_assets.training import ModelReport
+
+#: Colours that people with any colour vision tell apart (P. Tol, "muted").
+_COLOUR_OF = {"model": "#332288", "surrogate": "#CC6677", "labels": "#117733"}
+#: Energies above this times the depth of the curve are cut off.
+WALL = 2.0
+
+
+def report_pictures(report: ModelReport) -> dict[str, bytes]:
+    """PNG by name; a part that found nothing has no picture."""
+    pictures = {"pair_curves": _pair_curves(report), "errors": _errors(report)}
+    if any(crystal.equation_of_state for crystal in report.crystals.values()):
+        pictures["crystal"] = _crystal(report)
+    if any(trial.distribution for trial in report.trials):
+        pictures["radial_distribution"] = _distributions(report)
+    return pictures
+
+
+def comparison_table(report: ModelReport) -> dg.MetadataValue:
+    """Errors on the held-out labels: the model, what was there before, and its own by group."""
+    rows = [*report.held_out.items()]
+    rows += [(f"model: {kind}", errors) for kind, errors in report.by_seed_kind.items()]
+    rows += [(f"model: {t} K", errors) for t, errors in report.by_temperature.items()]
+    return table({"of": name, **errors} for name, errors in rows)
+
+
+def crystal_table(report: ModelReport) -> dg.MetadataValue:
+    """What the crystal is by the model and by the surrogate."""
+    return table(_crystal_row(name, crystal) for name, crystal in report.crystals.items())
+
+
+def trial_table(report: ModelReport) -> dg.MetadataValue:
+    """How the dynamics ended at every temperature."""
+    return table(
+        {
+            "temperature_K": trial.temperature_K,
+            "steps": trial.n_steps,
+            "stopped_by": trial.stopped_by or "",
+            "drift_meV_per_atom_per_ps": trial.drift_meV_per_atom_per_ps,
+            "rdf_difference_from_surrogate": trial.rdf_difference,
+        }
+        for trial in report.trials
+    )
+
+
+def _crystal_row(name: str, crystal: Any) -> dict[str, Any]:
+    curve, stiffness, phonons = crystal.equation_of_state, crystal.stiffness, crystal.phonons
+    return {
+        "of": name,
+        "volume_A3_per_atom": curve and curve.volume_A3_per_atom,
+        "bulk_modulus_GPa": curve and curve.bulk_modulus_GPa,
+        "shear_modulus_GPa": stiffness and stiffness.shear_modulus_GPa,
+        **{
+            f"{c}_GPa": ((stiffness and stiffness.cubic_GPa) or {}).get(c)
+            for c in ("C11", "C12", "C44")
+        },
+        "highest_frequency_per_cm": phonons and phonons.frequencies_per_cm[-1],
+        "imaginary_modes": phonons and phonons.n_imaginary,
+        "flaw": crystal.flaw or "",
+    }
+
+
+def _errors(report: ModelReport) -> bytes:
+    """Held-out RMSE of energies and forces beside those of the others."""
+    figure, axes = _canvas(1, 2, 4.6, 3.2)
+    for axis, (key, title) in zip(
+        axes,
+        (
+            ("force_rmse_meV_per_A", "force RMSE / meV/Å"),
+            ("energy_rmse_meV_per_atom", "energy RMSE / meV/atom"),
+        ),
+        strict=True,
+    ):
+        known = {name: e[key] for name, e in report.held_out.items() if e[key] is not None}
+        names = list(known)
+        colours = [_COLOUR_OF.get(name, "#999999") for name in names]
+        bars = axis.barh([name.replace("_", " ") for name in names], known.values(), color=colours)
+        axis.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+        axis.set(xlabel=f"{title}, held-out labels")
+        axis.margins(x=0.15)
+        axis.invert_yaxis()
+    return _png(figure)
+
+
+def _crystal(report: ModelReport) -> bytes:
+    """Energy and pressure against volume, with the labels that lie near."""
+    figure, (left, right) = _canvas(1, 2, 4.6, 3.6)
+    for name, crystal in report.crystals.items():
+        curve = crystal.equation_of_state
+        if curve is None:
+            continue
+        above = 1e3 * (np.array(curve.energies_eV_per_atom) - curve.energy_eV_per_atom)
+        label = f"{name}: {curve.bulk_modulus_GPa:.0f} GPa"
+        left.plot(curve.volumes_A3_per_atom, above, ".-", color=_COLOUR_OF[name], label=label)
+        left.axvline(curve.volume_A3_per_atom, color=_COLOUR_OF[name], ls=":", lw=0.8)
+    left.set(xlabel="volume / Å³ per atom", ylabel="energy above the minimum / meV per atom")
+    left.set_title(f"equation of state of {report.crystal_formula}", fontsize=10)
+    left.legend(fontsize=8)
+    volumes = [point.volume_A3_per_atom for point in report.labelled_points]
+    for name, key, marker in (
+        ("labels", "pressure_GPa", "o"),
+        ("model", "model_pressure_GPa", "x"),
+    ):
+        pressures = [getattr(point, key) for point in report.labelled_points]
+        right.plot(volumes, pressures, marker, ms=4, color=_COLOUR_OF[name], label=name)
+    right.set(xlabel="volume / Å³ per atom", ylabel="pressure / GPa")
+    right.set_title(f"{len(volumes)} labelled crystalline frames", fontsize=10)
+    if volumes:
+        right.legend(fontsize=8)
+    return _png(figure)
+
+
+def _pair_curves(report: ModelReport) -> bytes:
+    """Two atoms of every pair of elements; shaded, where they must repel."""
+    columns = min(len(report.pair_curves), 3)
+    figure, axes = _canvas(-(-len(report.pair_curves) // columns), columns, 3.6, 2.8)
+    for axis in axes[len(report.pair_curves) :]:
+        axis.set_axis_off()
+    for axis, curve in zip(axes, report.pair_curves, strict=False):
+        axis.plot(curve.distances_A, curve.energies_eV, color=_COLOUR_OF["model"])
+        axis.axvspan(curve.distances_A[0], curve.core_A, color="0.9", lw=0)
+        axis.axhline(0, color="0.5", lw=0.6)
+        depth = max(-curve.binding_energy_eV, 0.5)
+        axis.set_ylim(-1.3 * depth, WALL * depth)
+        axis.set(xlabel="distance / Å", ylabel="energy / eV")
+        axis.set_title(
+            f"{curve.pair}: {curve.binding_energy_eV:.2f} eV at {curve.bond_length_A:.2f} Å",
+            fontsize=9,
+        )
+    return _png(figure)
+
+
+def _distributions(report: ModelReport) -> bytes:
+    """Radial distributions at every temperature, of the model and of the surrogate."""
+    shown = [trial for trial in report.trials if trial.distribution]
+    columns = min(len(shown), 3)
+    figure, axes = _canvas(-(-len(shown) // columns), columns, 3.6, 2.6)
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
+    for axis, trial in zip(axes, shown, strict=False):
+        for name, values in (
+            ("model", trial.distribution),
+            ("surrogate", trial.reference_distribution),
+        ):
+            if values:
+                axis.plot(trial.distances_A, values, lw=1, color=_COLOUR_OF[name], label=name)
+        axis.set(xlabel="distance / Å", ylabel="g(r)")
+        axis.set_title(f"{trial.temperature_K:g} K", fontsize=9)
+        axis.legend(fontsize=7)
+    return _png(figure)

@@ -1,0 +1,121 @@
+"""Which of a campaign's models is the one to use: a worse one never replaces a better one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlip_assets.files import write_text
+from mlip_assets.training.model import METRICS_NAME, TrainedModel
+
+#: How much worse than the best of the campaign a promoted model may be, as a ratio of errors. Few
+#: held-out frames cannot tell models apart that are closer than this.
+TOLERANCE = 0.02
+ERRORS = ("force_rmse_meV_per_A", "energy_rmse_meV_per_atom")
+POINTER_NAME = "promoted.json"
+#: In the folder of each promoted model, beside it: what its package needs later.
+REPORT_FOLDER, LABELS_FOLDER = "report", "labels"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """Whether a model replaces the promoted one, and why."""
+
+    promoted: bool
+    reason: str
+    ratio: float | None
+    """Geometric mean of the ratios of the force and the energy RMSE to those it was judged by."""
+    standing: float
+    """Of the promoted model: its errors over the lowest of the campaign, never below 1."""
+
+
+def judge(
+    errors: Mapping[str, Any],
+    rival: Mapping[str, Any],
+    *,
+    rival_is: str,
+    rival_standing: float = 1.0,
+    is_stable: bool,
+) -> Promotion:
+    """Compare a model with the promoted one on the same held-out labels.
+
+    It is promoted when it is stable and the geometric mean of its force and energy RMSE, over that
+    of the best model of the campaign, is at most 1 + ``TOLERANCE``. Because the standing is handed
+    on, models that are each a little worse than the last cannot creep away from the best.
+
+    Parameters
+    ----------
+    errors, rival
+        Errors of the model, and of what it must not be worse than, on the held-out labels.
+    rival_is
+        What the rival is called in the reason.
+    rival_standing
+        The ``standing`` the rival was promoted with.
+    is_stable
+        Whether its dynamics broke no guard at any temperature of the campaign.
+    """
+    ratio = _ratio(errors, rival)
+    if ratio is None:
+        reason = "its errors on the held-out labels are not finite"
+        return Promotion(False, reason, None, rival_standing)
+    standing = rival_standing * ratio
+    compared = f"{ratio:.3f} × the force and energy RMSE of {rival_is} (geometric mean)"
+    if not is_stable:
+        reason = f"its molecular dynamics broke a guard; {compared}"
+        return Promotion(False, reason, ratio, rival_standing)
+    if standing > 1 + TOLERANCE:
+        limit = (1 + TOLERANCE) / rival_standing
+        reason = f"worse: {compared}, at most {limit:.3f} is allowed"
+        return Promotion(False, reason, ratio, rival_standing)
+    return Promotion(True, f"not worse: {compared}, and stable", ratio, max(1.0, standing))
+
+
+def folder_of(folder: Path, model: TrainedModel) -> Path:
+    """Where a promoted model is kept among the others, with its report and its labels."""
+    return folder / model.weights_sha256[:16]
+
+
+def promote(folder: Path, model: TrainedModel, promotion: Promotion) -> None:
+    """Keep the model in a folder of its own and, last, point to it.
+
+    A kill leaves the earlier model promoted.
+    """
+    own = folder_of(folder, model)
+    if not (own / METRICS_NAME).exists():
+        model.save(own)
+    record = {"model": own.name, "weights_sha256": model.weights_sha256, **asdict(promotion)}
+    write_text(folder / POINTER_NAME, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def promoted_model(folder: Path) -> tuple[TrainedModel, Promotion]:
+    """The promoted model of a campaign and how it came to be that.
+
+    Raises
+    ------
+    FileNotFoundError
+        None has been promoted yet.
+    ValueError
+        The model is not the one that was promoted.
+    """
+    record = json.loads((folder / POINTER_NAME).read_text(encoding="utf-8"))
+    model = TrainedModel.open(folder / record.pop("model"))
+    if record.pop("weights_sha256") != model.weights_sha256:
+        raise ValueError(
+            f"{model.model_file} is not the model that {folder / POINTER_NAME} names; restore it, or "
+            "delete the folder and run the campaign again"
+        )
+    return model, Promotion(**record)
+
+
+def _ratio(errors: Mapping[str, Any], rival: Mapping[str, Any]) -> float | None:
+    pairs = [(errors[name], rival[name]) for name in ERRORS]
+    if any(ours is None for ours, _ in pairs):
+        return None
+    # a rival whose error is unknown or nothing at all can only be matched, not judged by
+    ratios = [ours / theirs for ours, theirs in pairs if theirs]
+    return float(np.exp(np.mean(np.log(np.maximum(ratios, 1e-12))))) if ratios else 1.0

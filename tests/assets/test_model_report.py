@@ -1,0 +1,226 @@
+"""Promotion over several models of one campaign, through the real asset and its storage.
+
+The labels are the bundled surrogate's own, so that its weights, shaken a little or more, are a
+better and a worse model of them.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.io import read
+
+from io_managers.report import ReportIOManager
+from io_managers.storage import Storage
+from mlip_assets.__main__ import main
+from mlip_assets.assets.contract import campaign_partitions
+from mlip_assets.assets.model import HELD_OUT_NAME
+from mlip_assets.assets.model_report import model_report
+from mlip_assets.labelling import LabelledDatabase
+from mlip_assets.training import (
+    HeldOut,
+    TrainedModel,
+    evaluate,
+    promoted_model,
+    split_labels,
+    state_dict_sha256,
+)
+from mlip_assets.training.labels import dataset_sha256
+from mlip_assets.training.lammps import ExportError, evaluate_export, export_lammps
+from resources.campaigns import CampaignFolder
+from resources.mace import MaceResource
+from resources.surrogate import find_surrogate
+
+COPPER = "name: copper\ncomposition: Cu\nexploration: {temperatures_K: [300]}\n"
+
+
+@pytest.fixture(scope="module")
+def surrogate():
+    return find_surrogate("bundled", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def labels(surrogate):
+    calculator = surrogate.calculator()
+    rng = np.random.default_rng(0)
+    frames = []
+    for i in range(10):
+        atoms = bulk("Cu", cubic=True)
+        atoms.set_cell(atoms.cell * rng.normal(1, 0.02), scale_atoms=True)
+        atoms.positions += rng.normal(0, 0.15, atoms.positions.shape)
+        frames.append(_labelled(atoms, calculator, frame_id=1000 * i, walker=f"w{i}"))
+    free = _labelled(Atoms("Cu"), calculator)
+    return LabelledDatabase(frames, [free], [], [], 11, 0, 1.0, "toy")
+
+
+def _labelled(atoms, calculator, **info):
+    atoms.calc = calculator
+    atoms.info.update(
+        info,
+        seed_kind="crystal",
+        target_temperature_K=300.0,
+        REF_energy=float(atoms.get_potential_energy()),
+    )
+    atoms.arrays["REF_forces"] = atoms.get_forces()
+    if atoms.pbc.all():
+        atoms.info["REF_stress"] = atoms.get_stress(voigt=False)
+    atoms.calc = None
+    return atoms
+
+
+@pytest.fixture(autouse=True)
+def _short_dynamics(monkeypatch):
+    monkeypatch.setattr("mlip_assets.training.trials.N_STEPS", 100)
+    monkeypatch.setattr("mlip_assets.training.trials.N_FREE_STEPS", 60)
+
+
+@pytest.fixture(scope="module")
+def project(labels, surrogate, tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("report"), labels, surrogate)
+
+
+class Project:
+    """A campaign in which any model may be the one that was trained."""
+
+    def __init__(self, folder, labels, surrogate):
+        self.folder, self.labels, self.surrogate = folder, labels, surrogate
+        (folder / "copper.yaml").write_text(COPPER)
+        self.data = folder / "data" / "copper"
+        self.split = split_labels(labels.labelled, valid_fraction=0.1, test_fraction=0.3, seed=0)
+        HeldOut().with_split(self.split.test, self.split.train).save(self.data / HELD_OUT_NAME)
+
+    def model(self, shaken) -> TrainedModel:
+        """The surrogate with relative noise on its weights."""
+        import torch
+
+        file = self.surrogate.save_model(self.folder / f"shaken-{shaken}.model")
+        module = torch.load(file, weights_only=False)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weights in module.parameters():
+                weights.mul_(1 + shaken * torch.randn(weights.shape, generator=generator))
+        torch.save(module, file)
+        return TrainedModel(
+            model_file=file,
+            metrics=evaluate(file, self.split.by_name),
+            dataset_sha256=dataset_sha256(self.labels.labelled, self.labels.isolated_energies),
+            weights_sha256=state_dict_sha256(module),
+            parity={},
+            elements=("Cu",),
+            start_from="surrogate",
+            wall_s=1.0,
+        )
+
+    def report(self, trained):
+        """Metadata and passed checks."""
+
+        @dg.asset(partitions_def=campaign_partitions)
+        def model():
+            return trained
+
+        @dg.asset(partitions_def=campaign_partitions)
+        def labelled_db():
+            return self.labels
+
+        storage = Storage(root=str(self.folder / "data"))
+        instance = dg.DagsterInstance.ephemeral()
+        instance.add_dynamic_partitions("campaign", ["copper"])
+        result = dg.materialize(
+            [model, labelled_db, model_report],
+            resources={
+                "storage": storage,
+                "campaigns": CampaignFolder(folder=str(self.folder)),
+                "mace": MaceResource(),
+                "report": ReportIOManager(storage=storage),
+                "io_manager": dg.mem_io_manager,
+            },
+            partition_key="copper",
+            instance=instance,
+        )
+        (event,) = result.asset_materializations_for_node("model_report")
+        checks = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
+        return {key: value.value for key, value in event.metadata.items()}, checks
+
+
+def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
+    poor, good, worse = (project.model(shaken) for shaken in (0.01, 0.001, 0.02))
+    promoted = project.data / "promoted"
+
+    made, checks = project.report(poor)
+    assert made["promoted"], made["promotion_reason"]
+    assert promoted_model(promoted)[0].weights_sha256 == poor.weights_sha256
+    assert checks["better_than_mean"]
+    assert not checks["better_than_surrogate"], "nothing beats what made the labels"
+    assert checks["stable_at_every_temperature"]
+    assert checks["energy_kept"]
+
+    made, _ = project.report(good)
+    assert made["promoted"]
+    assert made["promoted_force_rmse_meV_per_A"] > made["model_force_rmse_meV_per_A"]
+    assert promoted_model(promoted)[0].weights_sha256 == good.weights_sha256
+
+    made, _ = project.report(worse)
+    assert not made["promoted"]
+    assert made["promotion_reason"].startswith("worse: ")
+    best, _ = promoted_model(promoted)
+    assert best.weights_sha256 == good.weights_sha256
+    assert worse.model_file.exists()
+    kept = [best.model_file.parent / name for name in ("report/report.json", "labels/labels.db")]
+    assert all(file.exists() for file in kept)
+    report = project.data / "model_report"
+    assert {file.suffix for file in report.iterdir()} == {".json", ".png"}
+    assert Path(made["report_file"]) == report / "report.json"
+
+    resource = MaceResource(own_models=str(project.folder / "data" / "{campaign}" / "promoted"))
+    campaign = CampaignFolder(folder=str(project.folder)).load("copper")
+    exploration = campaign.exploration.model_copy(update={"surrogate": "own-model"})
+    own = resource.surrogate(campaign.model_copy(update={"exploration": exploration}))
+    assert own.file == best.model_file
+
+
+def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
+    """After the test above: a folder that works without this program."""
+    monkeypatch.setenv("MLIP_DATA", str(project.data.parent))
+    assert main(["package", str(project.folder / "copper.yaml")]) == 0, capsys.readouterr().err
+    folder = project.data / "package"
+    assert {path.name for path in folder.iterdir()} == {
+        "MODEL_CARD.md", "SHA256SUMS", "campaign.yaml", "copper-lammps.pt", "copper.model",
+        "dataset.extxyz", "report", "use_with_ase.py",
+    }  # fmt: skip
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
+    best, _ = promoted_model(project.data / "promoted")
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for said in (best.weights_sha256, "g/cm³", "300 K (10)", "| model, crystal |", "bulk modulus"):
+        assert said in card
+    frames = read(folder / "dataset.extxyz", ":")
+    assert sum(bool(frame.info.get("held_out")) for frame in frames) == len(project.split.test)
+
+    ended = subprocess.run(
+        [sys.executable, folder / "use_with_ase.py"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "after 0.1 ps at 300 K" in ended.stdout
+
+
+def test_the_export_for_lammps_says_what_the_model_says(project):
+    model, _ = promoted_model(project.data / "promoted")
+    atoms = project.labels.labelled[1].copy()
+    energy, forces = evaluate_export(project.data / "package" / "copper-lammps.pt", atoms)
+    atoms.calc = model.calculator(dtype="float64")
+    assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-7)
+    np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-7)
+    with pytest.raises(ExportError, match="exit status 1"):
+        export_lammps(project.folder / "copper.yaml", project.folder / "x.pt", atoms)
+    assert not (project.folder / "x.pt").exists()
+
+
+def test_a_report_on_other_labels_is_refused(project):
+    stale = replace(project.model(0.001), dataset_sha256="0" * 64)
+    with pytest.raises(dg.Failure, match="materialize model again"):
+        project.report(stale)
