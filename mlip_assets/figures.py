@@ -47,9 +47,9 @@ CURVE_POINTS = 50_000
 RDF_FRAMES = 60
 
 
-def markdown(png: bytes) -> dg.MetadataValue:
+def markdown(picture: bytes) -> dg.MetadataValue:
     """A picture the UI opens in a dialog."""
-    encoded = base64.b64encode(png).decode()
+    encoded = base64.b64encode(picture).decode()
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
 
 
@@ -84,13 +84,13 @@ def seed_pictures(structures: Sequence[Atoms]) -> bytes:
 
     shown = structures[:12]
     columns = min(len(shown), 4)
-    figure, axes = _canvas(-(-len(shown) // columns), columns, 2.6, 2.6)
+    figure, axes = canvas(-(-len(shown) // columns), columns, 2.6, 2.6)
     for axis in axes:
         axis.set_axis_off()
     for axis, atoms in zip(axes, shown, strict=False):
         plot_atoms(atoms, axis, rotation="10x,-15y", radii=0.4)
         axis.set_title(atoms.info["seed_name"], fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def walker_table(trajectory: Trajectory) -> dg.MetadataValue:
@@ -149,7 +149,7 @@ def trajectory_plot(trajectory: Trajectory) -> bytes:
     target_of = {report.number: report.target_temperature_K for report in trajectory.walkers}
     spread = columns["force_spread_eV_per_A"]
     has_spread = bool(np.isfinite(spread).any())
-    figure, (upper, middle, lower, *lowest) = _canvas(3 + has_spread, 1, 8, 2.2)
+    figure, (upper, middle, lower, *lowest) = canvas(3 + has_spread, 1, 8, 2.2)
     for rows in np.split(np.arange(len(walker)), np.flatnonzero(np.diff(walker)) + 1):
         if len(rows) == 0:
             continue
@@ -169,7 +169,7 @@ def trajectory_plot(trajectory: Trajectory) -> bytes:
     for axis in lowest:
         axis.set_ylabel("force spread / eV/Å")
     (lowest or [lower])[-1].set_xlabel("time / ps")
-    return _png(figure)
+    return png(figure)
 
 
 def rdf_plot(trajectory: Trajectory, seeds: Sequence[Atoms]) -> bytes:
@@ -179,7 +179,7 @@ def rdf_plot(trajectory: Trajectory, seeds: Sequence[Atoms]) -> bytes:
 
     shown = list(seeds[:12])
     columns = min(len(shown), 3)
-    figure, axes = _canvas(-(-len(shown) // columns), columns, 3.4, 2.4)
+    figure, axes = canvas(-(-len(shown) // columns), columns, 3.4, 2.4)
     frame_id = trajectory.scalars()["frame_id"].to_numpy()
     for axis, seed in zip(axes, shown, strict=False):
         highest = 0.0
@@ -204,7 +204,7 @@ def rdf_plot(trajectory: Trajectory, seeds: Sequence[Atoms]) -> bytes:
         axis.legend(fontsize=6)
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def _colours(trajectory: Trajectory) -> dict[float, str]:
@@ -216,13 +216,13 @@ def _colours(trajectory: Trajectory) -> dict[float, str]:
 def descriptor_plot(matrix: DescriptorMatrix) -> bytes:
     """Mean and spread of every feature over the first batch of frames."""
     _, rows = next(matrix.iter_batches(4096))
-    figure, (axis,) = _canvas(1, 1, 8, 3)
+    figure, (axis,) = canvas(1, 1, 8, 3)
     mean, spread = rows.mean(axis=0), rows.std(axis=0)
     features = np.arange(len(mean))
     axis.fill_between(features, mean - spread, mean + spread, alpha=0.3, lw=0)
     axis.plot(features, mean, lw=0.8)
     axis.set(xlabel="feature", ylabel="SOAP power spectrum", yscale="symlog")
-    return _png(figure)
+    return png(figure)
 
 
 def descriptor_table(matrix: DescriptorMatrix) -> dg.MetadataValue:
@@ -249,7 +249,7 @@ def component_table(embedding: Embedding) -> dg.MetadataValue:
 
 def embedding_plot(embedding: Embedding) -> bytes:
     """The map of all frames, and the variance of its axes."""
-    figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
+    figure, (left, right) = canvas(1, 2, 5.5, 4.5)
     _map(left, embedding)
     ratios = embedding.explained_variance_ratio
     right.bar(np.arange(1, len(ratios) + 1), ratios, color=_COLOURS[1], label="each")
@@ -258,7 +258,7 @@ def embedding_plot(embedding: Embedding) -> bytes:
     )
     right.set(xlabel="component", ylabel="share of the variance", ylim=(0, 1.02))
     _legend(right)
-    return _png(figure)
+    return png(figure)
 
 
 def cluster_table(clusters: Clusters) -> dg.MetadataValue:
@@ -273,10 +273,10 @@ def cluster_table(clusters: Clusters) -> dg.MetadataValue:
 
 def cluster_plot(embedding: Embedding, clusters: Clusters) -> bytes:
     """The map coloured by cluster, and the cluster sizes."""
-    figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
+    figure, (left, right) = canvas(1, 2, 5.5, 4.5)
     _map(left, embedding, clusters)
     _cluster_bars(right, frames=clusters.sizes)
-    return _png(figure)
+    return png(figure)
 
 
 def pick_table(frames: Sequence[Atoms]) -> dg.MetadataValue:
@@ -314,7 +314,7 @@ def selection_map(
 
     ``known`` (n, n_components) are the scores of frames that were labelled before.
     """
-    figure, (left, right) = _canvas(1, 2, 5.5, 4.5)
+    figure, (left, right) = canvas(1, 2, 5.5, 4.5)
     _map(left, embedding, clusters)
     _marks(left, _plane(known), marker="s", colour="grey", label="labelled before")
     _marks(left, _plane(embedding.scores[selected]), marker="o", colour="white", label="selected")
@@ -327,7 +327,7 @@ def selection_map(
         before = np.bincount(clusters.predict(known), minlength=len(clusters.sizes))
         counts["labelled before"] = before
     _cluster_bars(right, **counts)
-    return _png(figure)
+    return png(figure)
 
 
 def label_table(database: LabelledDatabase) -> dg.MetadataValue:
@@ -361,7 +361,7 @@ def failure_table(database: LabelledDatabase) -> dg.MetadataValue:
 
 def label_plot(database: LabelledDatabase) -> bytes:
     """Binding energies and forces of the labelled frames by kind of seed, and outliers by name."""
-    figure, (left, middle, right) = _canvas(1, 3, 4.2, 3.6)
+    figure, (left, middle, right) = canvas(1, 3, 4.2, 3.6)
     binding = database.binding_energies()
     kinds = np.array([atoms.info["seed_kind"] for atoms in database.labelled])
     norms = [np.linalg.norm(atoms.arrays["REF_forces"], axis=1) for atoms in database.labelled]
@@ -390,7 +390,7 @@ def label_plot(database: LabelledDatabase) -> bytes:
     middle.set(xlabel="force / eV/Å", ylabel="atoms")
     right.set(xlabel="largest force / eV/Å", ylabel="binding energy / eV per atom")
     right.set_title("outliers by frame_id", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def _outliers(points: np.ndarray) -> np.ndarray:
@@ -408,7 +408,7 @@ def _outliers(points: np.ndarray) -> np.ndarray:
 
 def parity_plot(trained: TrainedModel) -> bytes:
     """Predicted against labelled energies and forces of every split, with the held-out errors."""
-    figure, axes = _canvas(1, 2, 4.6, 4.2)
+    figure, axes = canvas(1, 2, 4.6, 4.2)
     errors = trained.metrics["splits"]
     panels = (
         ("energy", "eV/atom", "energy_rmse_meV_per_atom", "meV/atom"),
@@ -431,7 +431,7 @@ def parity_plot(trained: TrainedModel) -> bytes:
         )
         axis.set(xlabel=f"DFT {quantity} / {unit}", ylabel=f"MACE {quantity} / {unit}")
         axis.legend(fontsize=7)
-    return _png(figure)
+    return png(figure)
 
 
 def error_table(trained: TrainedModel) -> dg.MetadataValue:
@@ -540,7 +540,7 @@ def _legend(axis: Any) -> None:
     )
 
 
-def _canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
+def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
     """A figure without pyplot, whose global state does not suit a long-lived server."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -550,7 +550,8 @@ def _canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figur
     return figure, list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=95)  # a row of two is then as wide as the dialog
     return buffer.getvalue()

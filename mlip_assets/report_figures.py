@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from mlip_assets.figures import _canvas, _png, table
+from mlip_assets.figures import canvas, png, table
 
 if TYPE_CHECKING:
     from mlip_assets.training import ModelReport
@@ -74,7 +74,7 @@ def _crystal_row(name: str, crystal: Any) -> dict[str, Any]:
 
 def _errors(report: ModelReport) -> bytes:
     """Held-out RMSE of energies and forces beside those of the others."""
-    figure, axes = _canvas(1, 2, 4.6, 3.2)
+    figure, axes = canvas(1, 2, 4.6, 3.2)
     for axis, (key, title) in zip(
         axes,
         (
@@ -91,12 +91,12 @@ def _errors(report: ModelReport) -> bytes:
         axis.set(xlabel=f"{title}, held-out labels")
         axis.margins(x=0.15)
         axis.invert_yaxis()
-    return _png(figure)
+    return png(figure)
 
 
 def _crystal(report: ModelReport) -> bytes:
     """Energy and pressure against volume, with the labels that lie near."""
-    figure, (left, right) = _canvas(1, 2, 4.6, 3.6)
+    figure, (left, right) = canvas(1, 2, 4.6, 3.6)
     for name, crystal in report.crystals.items():
         curve = crystal.equation_of_state
         if curve is None:
@@ -119,13 +119,13 @@ def _crystal(report: ModelReport) -> bytes:
     right.set_title(f"{len(volumes)} labelled crystalline frames", fontsize=10)
     if volumes:
         right.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _pair_curves(report: ModelReport) -> bytes:
     """Two atoms of every pair of elements; shaded, where they must repel."""
     columns = min(len(report.pair_curves), 3)
-    figure, axes = _canvas(-(-len(report.pair_curves) // columns), columns, 3.6, 2.8)
+    figure, axes = canvas(-(-len(report.pair_curves) // columns), columns, 3.6, 2.8)
     for axis in axes[len(report.pair_curves) :]:
         axis.set_axis_off()
     for axis, curve in zip(axes, report.pair_curves, strict=False):
@@ -139,14 +139,14 @@ def _pair_curves(report: ModelReport) -> bytes:
             f"{curve.pair}: {curve.binding_energy_eV:.2f} eV at {curve.bond_length_A:.2f} Å",
             fontsize=9,
         )
-    return _png(figure)
+    return png(figure)
 
 
 def _distributions(report: ModelReport) -> bytes:
     """Radial distributions at every temperature, of the model and of the surrogate."""
     shown = [trial for trial in report.trials if trial.distribution]
     columns = min(len(shown), 3)
-    figure, axes = _canvas(-(-len(shown) // columns), columns, 3.6, 2.6)
+    figure, axes = canvas(-(-len(shown) // columns), columns, 3.6, 2.6)
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
     for axis, trial in zip(axes, shown, strict=False):
@@ -159,4 +159,4 @@ def _distributions(report: ModelReport) -> bytes:
         axis.set(xlabel="distance / Å", ylabel="g(r)")
         axis.set_title(f"{trial.temperature_K:g} K", fontsize=9)
         axis.legend(fontsize=7)
-    return _png(figure)
+    return png(figure)

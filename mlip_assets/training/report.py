@@ -15,7 +15,6 @@ from ase.calculators.calculator import Calculator
 
 from mlip_assets.files import write_atomically, write_text
 from mlip_assets.progress import Progress
-from mlip_assets.training.dimers import PairCurve, free_energy, pair_curves
 from mlip_assets.training.elasticity import (
     CrystalError,
     EquationOfState,
@@ -28,6 +27,7 @@ from mlip_assets.training.evaluation import Properties, errors_of, predict_with,
 from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import dataset_sha256, formation_energy, structure_sha256
 from mlip_assets.training.model import TrainedModel
+from mlip_assets.training.pair_curves import PairCurve, free_energy, pair_curves
 from mlip_assets.training.phonons import GammaPhonons, gamma_phonons
 from mlip_assets.training.promotion import Promotion
 from mlip_assets.training.trials import Trial, run_trials

@@ -17,8 +17,8 @@ from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-#: Every asset and the checks it must pass. Left out are the two that compare with chance: eight
-#: frames of a toy leave them open.
+#: Every asset and the checks it must pass. Left out are those that compare with chance or a
+#: mean: eight frames of a toy leave them open.
 CHECKS = {
     "seeds": ("complete", "physical"),
     "surrogate_trajectory": ("frames_physical", "walkers_finished"),
@@ -27,7 +27,7 @@ CHECKS = {
     "clusters": ("no_empty_cluster",),
     "selected_frames": ("exact_count", "every_cluster_represented"),
     "labelled_db": ("labels_converged", "isolated_energies", "bound"),
-    "model": ("stable_dynamics",),
+    "model": (),
     "model_report": ("pair_curves", "stable_at_every_temperature", "energy_kept"),
 }
 SLOWLY_MS = 60_000

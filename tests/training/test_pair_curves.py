@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
-from mlip_assets.training.dimers import pair_curves
+from mlip_assets.training.pair_curves import pair_curves
 
 
 class Toy(Calculator):
