@@ -670,6 +670,9 @@ class TrainingSettings(_Section):
     )
     valid_fraction: float = Field(0.1, gt=0, lt=0.5, description="share used to pick the epoch")
     test_fraction: float = Field(0.15, gt=0, lt=0.5, description="share never seen in training")
+    committee: int = Field(
+        3, ge=1, le=8, description="models in the committee, the main one included; 1: none"
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda"
     )

@@ -25,6 +25,8 @@ def report_pictures(report: ModelReport) -> dict[str, bytes]:
         pictures["crystal"] = _crystal(report)
     if any(trial.distribution for trial in report.trials):
         pictures["radial_distribution"] = _distributions(report)
+    if report.uncertainty and report.uncertainty["scale"] is not None:
+        pictures["uncertainty"] = _calibration(report.uncertainty)
     return pictures
 
 
@@ -55,6 +57,13 @@ def trial_table(report: ModelReport) -> dg.MetadataValue:
     )
 
 
+def uncertainty_table(report: ModelReport) -> dg.MetadataValue:
+    """What the spread of the committee is worth; empty without one."""
+    known = report.uncertainty or {}
+    row = {key: value for key, value in known.items() if not isinstance(value, list)}
+    return table([row] if row else [])
+
+
 def _crystal_row(name: str, crystal: Any) -> dict[str, Any]:
     curve, stiffness, phonons = crystal.equation_of_state, crystal.stiffness, crystal.phonons
     return {
@@ -70,6 +79,27 @@ def _crystal_row(name: str, crystal: Any) -> dict[str, Any]:
         "imaginary_modes": phonons and phonons.n_imaginary,
         "flaw": crystal.flaw or "",
     }
+
+
+def _calibration(uncertainty: dict[str, Any]) -> bytes:
+    """Error of each frame against its calibrated spread; on the line they are equal."""
+    figure, (axis,) = canvas(1, 1, 4.6, 4.2)
+    predicted = 1e3 * uncertainty["scale"] * np.array(uncertainty["spreads_eV_per_A"])
+    errors = 1e3 * np.array(uncertainty["errors_eV_per_A"])
+    ends = np.concatenate([predicted, errors])
+    line = np.array([ends.min() / 1.5, ends.max() * 1.5])
+    axis.fill_between(line, line, 2 * line, color="0.9", lw=0, label="up to twice the prediction")
+    axis.loglog(line, line, "k:", lw=0.8)
+    axis.loglog(predicted, errors, "o", ms=5, color=_COLOUR_OF["model"])
+    axis.set(
+        xlim=line,
+        ylim=line,
+        xlabel=f"{uncertainty['scale']:.2g} × spread of the committee / meV/Å",
+        ylabel="force RMSE of the model / meV/Å",
+    )
+    axis.set_title(f"{uncertainty['n_frames']} {uncertainty['frames']} frames", fontsize=10)
+    axis.legend(fontsize=8)
+    return png(figure)
 
 
 def _errors(report: ModelReport) -> bytes:

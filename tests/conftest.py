@@ -29,6 +29,7 @@ labelling:
   k_spacing_per_A: 1.5
 training:
   max_epochs: 8
+  committee: 1
 """
 
 

@@ -21,7 +21,7 @@ HELD_OUT_NAME = "held_out.json"
     group="learning",
     kinds={"pytorch", "mace"},
     io_manager="model",
-    code_version="2",
+    code_version="3",
     pool="gpu",
     checks=[
         ("better_than_mean", "held-out forces and energies beat the mean predictor"),
@@ -37,7 +37,8 @@ def model(
     """MACE trained on the labels by mace-torch's own trainer, evaluated on frames held out.
 
     The test frames are near-duplicates of no training frame, and what the campaign has once held
-    out it never trains on. A killed training resumes.
+    out it never trains on. A killed training resumes. The further models of the committee, each
+    on a part of the training labels, tell by their disagreement where the model is unsure.
     """
     campaign = campaigns.load(context.partition_key)
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
@@ -67,6 +68,7 @@ def model(
             "weights_sha256": trained.weights_sha256,
             "dataset_sha256": trained.dataset_sha256,
             "started_from": trained.start_from,
+            "committee": 1 + len(trained.members),
             "n_left_out": trained.metrics["n_left_out"],
             "errors": figures.error_table(trained),
             "picture": figures.markdown(figures.parity_plot(trained)),

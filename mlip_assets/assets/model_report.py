@@ -31,7 +31,7 @@ from resources.mace import MaceResource
     group="learning",
     kinds={"pytorch", "mace"},
     io_manager="report",
-    code_version="1",
+    code_version="2",
     pool="gpu",
     checks=[
         ("better_than_mean", "held-out forces and energies beat the mean predictor"),
@@ -41,6 +41,10 @@ from resources.mace import MaceResource
         (
             "energy_kept",
             f"without a thermostat at most {MAX_DRIFT_MEV_PER_ATOM_PER_PS:g} meV/atom/ps are lost",
+        ),
+        (
+            "uncertainty_ranks_errors",
+            "the larger the spread of the committee, the larger the error; holds without one",
         ),
     ],
 )
@@ -95,6 +99,8 @@ def model_report(
     errors = report.held_out
     crystal = report.crystals.get("model")
     curve = crystal.equation_of_state if crystal else None
+    uncertainty = report.uncertainty or {}
+    spearman = uncertainty.get("spearman")
     drifts = [trial.drift_meV_per_atom_per_ps for trial in report.trials]
     force, energy = "force_rmse_meV_per_A", "energy_rmse_meV_per_atom"
     return dg.MaterializeResult(
@@ -109,10 +115,16 @@ def model_report(
                 if found[key] is not None
             },
             **({"bulk_modulus_GPa": curve.bulk_modulus_GPa} if curve else {}),
+            **{
+                f"uncertainty_{key}": uncertainty[key]
+                for key in ("scale", "spearman", "within_1", "within_2")
+                if uncertainty.get(key) is not None
+            },
             "weights_sha256": report.weights_sha256,
             "errors": report_figures.comparison_table(report),
             "crystal": report_figures.crystal_table(report),
             "dynamics": report_figures.trial_table(report),
+            "uncertainty": report_figures.uncertainty_table(report),
             "picture": figures.markdown(report.pictures["errors"]),
             **{
                 f"picture_{name}": figures.markdown(png)
@@ -152,6 +164,12 @@ def model_report(
                 "energy_kept",
                 all(trial.keeps_energy for trial in report.trials),
                 drift_meV_per_atom_per_ps=drifts,
+            ),
+            check(
+                "uncertainty_ranks_errors",
+                spearman is None or spearman > 0,
+                spearman="" if spearman is None else spearman,
+                n_frames=uncertainty.get("n_frames", 0),
             ),
         ],
     )

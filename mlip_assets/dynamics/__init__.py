@@ -1,7 +1,7 @@
 """Exploration by molecular dynamics: walkers, their guards, and the trajectory they write."""
 
 from mlip_assets.dynamics.conditions import Conditions
-from mlip_assets.dynamics.evaluation import BatchCalculator, Evaluation
+from mlip_assets.dynamics.evaluation import BatchCalculator, Evaluation, force_spread
 from mlip_assets.dynamics.exploration import n_steps, run_walker, run_walkers
 from mlip_assets.dynamics.guards import Guards, close_contact, counts_by_reason, unphysical_frames
 from mlip_assets.dynamics.stability import try_dynamics
@@ -27,6 +27,7 @@ __all__ = [
     "WalkerReport",
     "close_contact",
     "counts_by_reason",
+    "force_spread",
     "n_steps",
     "plan_walkers",
     "run_walker",

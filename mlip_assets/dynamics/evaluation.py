@@ -34,6 +34,26 @@ class Evaluation:
         return self.stress.copy()
 
 
+def force_spread(forces: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the members of a committee disagree about each atom, eV/Å.
+
+    The root mean square distance of the members' forces from their mean.
+
+    Parameters
+    ----------
+    forces
+        ``(n_members, n_atoms, 3)``, eV/Å.
+
+    Returns
+    -------
+    NDArray[np.float64]
+        ``(n_atoms,)``; its largest value is the spread of a frame, ``force_spread_eV_per_A``.
+    """
+    distances = np.linalg.norm(forces - forces.mean(axis=0), axis=2)
+    spread: NDArray[np.float64] = np.sqrt((distances**2).mean(axis=0))
+    return spread
+
+
 @runtime_checkable
 class BatchCalculator(Protocol):
     """An ASE calculator that can also take many frames at once."""

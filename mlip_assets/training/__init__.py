@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlip_assets.training.committee import Calibration
 from mlip_assets.training.evaluation import evaluate
 from mlip_assets.training.fitting import fit_mace
 from mlip_assets.training.held_out import HeldOut
@@ -14,6 +15,7 @@ from mlip_assets.training.splits import Split, split_labels
 from mlip_assets.training.trainer import TrainingError
 
 __all__ = [
+    "Calibration",
     "HeldOut",
     "LabelError",
     "ModelReport",

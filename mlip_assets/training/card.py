@@ -46,7 +46,8 @@ def model_card(
         "it was trained on, near-duplicates of training frames excluded:\n\n"
         + _errors(report)
         + "\n\n"
-        + _physics(report),
+        + _physics(report)
+        + _uncertainty(campaign.name, model),
         "## What it was made of\n\n"
         f"{len(labelled)} labels by {labelling.engine} ({labelling.xc}, {labelling.cutoff_eV:g} eV), "
         "of which "
@@ -154,6 +155,39 @@ def _physics(report: ModelReport) -> str:
         for c in report.pair_curves
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _uncertainty(name: str, model: TrainedModel) -> str:
+    """How far its committee can be believed, and how to ask it."""
+    known = model.metrics.get("uncertainty")
+    if not model.members or known is None:
+        return ""
+    files = [
+        f"{name}.model",
+        *(f"{name}-committee-{i + 1}.model" for i in range(len(model.members))),
+    ]
+    shares = ""
+    if known["scale"] is not None:
+        shares = (
+            f"; {known['within_1']:.0%} of the frames had an error below it and "
+            f"{known['within_2']:.0%} below twice that. Rank correlation with the errors: "
+            f"{_number(known['spearman'])}"
+        )
+    return (
+        f"\n\nHow unsure it is, {len(files)} models tell by their disagreement (the others were "
+        "trained on 80 % of its labels each):\n\n```python\n"
+        "from mace.calculators import MACECalculator\n\n"
+        f'committee = MACECalculator(model_paths={files}, device="cpu", default_dtype="float32")\n'
+        "committee.calculate(atoms)\n"
+        'forces = committee.results["forces_comm"]\n'
+        "spread = (((forces - forces.mean(0)) ** 2).sum(2).mean(0) ** 0.5).max()  # eV/Å\n```\n\n"
+        + (
+            f"The spread is not calibrated: {known['reason']}."
+            if known["scale"] is None
+            else f"Force RMSE to expect in a frame: {_number(known['scale'])} × its spread, by "
+            f"{known['n_frames']} {known['frames']} frames{shares}."
+        )
+    )
 
 
 def _number(value: Any) -> str:

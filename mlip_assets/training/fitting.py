@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from ase.io import write
 from mlip_assets.campaign import TrainingSettings, fingerprint
 from mlip_assets.files import locked, write_atomically
 from mlip_assets.progress import Progress
+from mlip_assets.training.committee import SHARE, calibrated, member_splits
 from mlip_assets.training.evaluation import Properties, metrics_of, predict, references
 from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import check_labels, dataset_sha256, structure_sha256
@@ -94,7 +97,8 @@ def fit_mace(
     from a foundation model by naive fine-tuning (all weights, no replay), which keeps only the
     elements of the labels. Work lies in a folder of ``work_dir`` named by the hashes of the labels
     and the settings: a killed training goes on from its last checkpoint, and a finished one is
-    returned as it is.
+    returned as it is. The further members of a committee lie in folders of their own within it, so
+    the model itself is the same with and without one.
 
     Parameters
     ----------
@@ -137,9 +141,9 @@ def fit_mace(
     split = _recorded_split(labelled, settings, seed, held_out_file)
     data_hash = dataset_sha256(labelled, isolated_energies)
     settings_hash = fingerprint(
-        settings.model_dump(exclude={"device"}),
+        settings.model_dump(exclude={"device", "committee"}),
         {
-            "recipe": [OPTIONS, SCRATCH_OPTIONS, STAGE_TWO_SHARE, STAGE_TWO_SLOWDOWN],
+            "recipe": [OPTIONS, SCRATCH_OPTIONS, STAGE_TWO_SHARE, STAGE_TWO_SLOWDOWN, SHARE],
             "tuning_slowdown": TUNING_SLOWDOWN,
             "mace": version("mace-torch"),
             "seed": seed,
@@ -148,15 +152,23 @@ def fit_mace(
         },
     )
     folder = work_dir / f"{data_hash[:16]}-{settings_hash[:16]}"
-    finished = folder / "result"
+    finished = folder / f"result-of-{settings.committee}"
     with locked(folder / "lock", wait=True):
         if (finished / "metrics.json").exists():
             _log.info("training: reusing the finished model in %s", finished)
             return TrainedModel.open(finished)
         started = time.monotonic()
-        _train(split, isolated_energies, settings, folder, seed, tuned, device)
+        main = _trained(split, isolated_energies, settings, folder, seed, tuned, device)
+        members = []
+        for number, own in enumerate(member_splits(split, settings.committee - 1, seed=seed), 1):
+            _log.info("training: member %d of a committee of %d", number + 1, settings.committee)
+            place, own_seed = folder / f"committee_{number}", (seed + number) % 2**32
+            members.append(
+                _trained(own, isolated_energies, settings, place, own_seed, tuned, device)
+            )
         model = _measured(
-            folder / f"{NAME}_stagetwo.model",
+            main,
+            members,
             split,
             dataset_sha256=data_hash,
             elements=elements,
@@ -194,6 +206,24 @@ def _recorded_split(
         if grown != known:
             grown.save(record)
     return made
+
+
+def _trained(
+    split: Split,
+    isolated_energies: Mapping[str, float],
+    settings: TrainingSettings,
+    folder: Path,
+    seed: int,
+    foundation_model: Path | None,
+    device: str,
+) -> Path:
+    """The model file, which appears once its training has ended and been verified."""
+    ended = folder / f"{NAME}.trained.model"
+    if not ended.exists():
+        _train(split, isolated_energies, settings, folder, seed, foundation_model, device)
+        with write_atomically(ended) as aside:
+            shutil.copyfile(folder / f"{NAME}_stagetwo.model", aside)
+    return ended
 
 
 def _train(
@@ -285,8 +315,10 @@ class _EpochWatcher:
                 found[old].unlink()
 
 
-def _measured(model_file: Path, split: Split, **origin: Any) -> TrainedModel:
-    """The trained model with its errors on every set."""
+def _measured(
+    model_file: Path, members: Sequence[Path], split: Split, **origin: Any
+) -> TrainedModel:
+    """The trained model with its errors on every set, and what its committee knows of them."""
     import torch
 
     predicted = predict(model_file, split.by_name)
@@ -295,6 +327,9 @@ def _measured(model_file: Path, split: Split, **origin: Any) -> TrainedModel:
         raise TrainingError(
             "the training diverged (the forces are not finite); lower training.learning_rate"
         )
+    kept, calibration = calibrated(split, predicted, members)
+    if calibration is not None:
+        metrics["uncertainty"] = asdict(calibration)
     module = torch.load(model_file, map_location="cpu", weights_only=False)
     parity = {
         f"{name}_{quantity}_{origin_of}": array
@@ -310,6 +345,7 @@ def _measured(model_file: Path, split: Split, **origin: Any) -> TrainedModel:
         metrics=metrics,
         weights_sha256=state_dict_sha256(module),
         parity=parity,
+        members=kept,
         **origin,
     )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 MODEL_NAME, PARITY_NAME, METRICS_NAME = "model.model", "parity.npz", "metrics.json"
+MEMBER_NAMES = "committee_*.model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,8 @@ class TrainedModel:
     model_file: Path
     """A pickled ``torch.nn.Module``, as ``MACECalculator`` and LAMMPS exporters read it."""
     metrics: dict[str, Any]
-    """What :func:`mlip_assets.training.evaluate` returns."""
+    """What :func:`mlip_assets.training.evaluate` returns; of a committee, ``uncertainty`` as well,
+    see :class:`mlip_assets.training.Calibration`."""
     dataset_sha256: str
     """Of the labels and free atoms it was trained, validated and tested on."""
     weights_sha256: str
@@ -42,6 +44,8 @@ class TrainedModel:
     """``surrogate`` or ``scratch``."""
     wall_s: float
     """Wall time of the training, without what an interrupted run spent before it."""
+    members: tuple[Path, ...] = ()
+    """Further models whose disagreement with this one tells where it is unsure."""
 
     def calculator(
         self, device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
@@ -59,10 +63,18 @@ class TrainedModel:
         return calculator
 
     def save(self, folder: Path) -> None:
-        """Write ``model.model``, ``parity.npz`` and, last, ``metrics.json``, which commits them."""
+        """Write models, ``parity.npz`` and, last, ``metrics.json``, which commits them.
+
+        All lie side by side: ``model.model`` and ``committee_1.model``, ``committee_2.model``, …
+        """
         (folder / METRICS_NAME).unlink(missing_ok=True)  # from here on no older commit is valid
-        with write_atomically(folder / MODEL_NAME) as aside:
-            shutil.copyfile(self.model_file, aside)
+        kept = {folder / MODEL_NAME: self.model_file}
+        kept |= {_member(folder, i): file for i, file in enumerate(self.members, 1)}
+        for path, file in kept.items():
+            with write_atomically(path) as aside:
+                shutil.copyfile(file, aside)
+        for older in set(folder.glob(MEMBER_NAMES)) - set(kept):
+            older.unlink()
         with write_atomically(folder / PARITY_NAME) as aside, aside.open("wb") as stream:
             np.savez_compressed(stream, **self.parity)  # type: ignore[arg-type]
         record = {
@@ -72,6 +84,7 @@ class TrainedModel:
             "dataset_sha256": self.dataset_sha256,
             "weights_sha256": self.weights_sha256,
             "model_file_sha256": sha256_of_file(self.model_file),
+            "members_sha256": [sha256_of_file(path) for path in kept][1:],
             "wall_s": self.wall_s,
         }
         write_text(folder / METRICS_NAME, json.dumps(record, indent=1, allow_nan=False) + "\n")
@@ -85,17 +98,20 @@ class TrainedModel:
         FileNotFoundError
             If the folder holds no committed model.
         ValueError
-            If the model file is not the one the metrics belong to.
+            If a model file is not the one the metrics belong to.
         """
         record = json.loads((folder / METRICS_NAME).read_text(encoding="utf-8"))
         model_file = folder / MODEL_NAME
-        found = sha256_of_file(model_file)
-        if found != record["model_file_sha256"]:
-            raise ValueError(
-                f"{model_file}: SHA-256 is {found}, but {METRICS_NAME} records "
-                f"{record['model_file_sha256']}; the file was changed after training, do not load "
-                "it; train again or restore it"
-            )
+        hashes = record.get("members_sha256", [])
+        members = tuple(_member(folder, i) for i in range(1, len(hashes) + 1))
+        for file, expected in zip(
+            [model_file, *members], [record["model_file_sha256"], *hashes], strict=True
+        ):
+            if (found := sha256_of_file(file)) != expected:
+                raise ValueError(
+                    f"{file}: SHA-256 is {found}, but {METRICS_NAME} records {expected}; the file "
+                    "was changed after training, do not load it; train again or restore it"
+                )
         with np.load(folder / PARITY_NAME, allow_pickle=False) as arrays:
             parity = {name: arrays[name] for name in arrays.files}
         return cls(
@@ -107,7 +123,12 @@ class TrainedModel:
             elements=tuple(record["elements"]),
             start_from=record["start_from"],
             wall_s=record["wall_s"],
+            members=members,
         )
+
+
+def _member(folder: Path, number: int) -> Path:
+    return folder / MEMBER_NAMES.replace("*", str(number))
 
 
 def state_dict_sha256(module: torch.nn.Module) -> str:

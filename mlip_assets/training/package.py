@@ -85,6 +85,8 @@ def pack(
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     shutil.copyfile(model.model_file, aside / f"{campaign.name}.model")
+    for number, member in enumerate(model.members, 1):
+        shutil.copyfile(member, aside / f"{campaign.name}-committee-{number}.model")
     export_lammps(model.model_file, aside / f"{campaign.name}-lammps.pt", max(labelled, key=len))
     write(aside / "dataset.extxyz", [*isolated, *_marked(labelled, held_out)], format="extxyz")
     write_text(aside / "campaign.yaml", campaign.to_yaml())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlip_assets.files import write_text
+from mlip_assets.files import sha256_of_file, write_text
 from mlip_assets.training.model import METRICS_NAME, TrainedModel
 
 #: How much worse than the best of the campaign a promoted model may be, as a ratio of errors. Few
@@ -77,7 +78,11 @@ def judge(
 
 def folder_of(folder: Path, model: TrainedModel) -> Path:
     """Where a promoted model is kept among the others, with its report and its labels."""
-    return folder / model.weights_sha256[:16]
+    name = model.weights_sha256[:16]
+    if model.members:  # the same model with another committee is kept beside it
+        hashes = "".join(map(sha256_of_file, model.members))
+        name += "-" + hashlib.sha256(hashes.encode()).hexdigest()[:8]
+    return folder / name
 
 
 def promote(folder: Path, model: TrainedModel, promotion: Promotion) -> None:

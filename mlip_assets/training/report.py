@@ -81,6 +81,8 @@ class ModelReport:
     labelled_points: list[LabelledPoint]
     pair_curves: list[PairCurve]
     trials: list[Trial]
+    uncertainty: dict[str, Any] | None = None
+    """:class:`~mlip_assets.training.Calibration` of its committee, if it has one."""
     promotion: Promotion | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNG by name."""
@@ -213,6 +215,7 @@ def report_on(
         labelled_points=points,
         pair_curves=curves,
         trials=trials,
+        uncertainty=model.metrics.get("uncertainty"),
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from mlip_assets.campaign import Engine, EngineChoice
+from mlip_assets.dynamics import BatchCalculator, Evaluation, force_spread
 from resources.surrogates.base import Surrogate
 
 
@@ -29,6 +31,15 @@ class Committee(Surrogate):
         """A :class:`CommitteeCalculator`."""
         return CommitteeCalculator([member.build(device) for member in self.members])
 
+    def build_batched(self, device: str) -> Calculator:
+        """A :class:`BatchedCommitteeCalculator`."""
+        return BatchedCommitteeCalculator([m.build_batched(device) for m in self.members])
+
+    def engine(self, wanted: EngineChoice, n_atoms: Sequence[int]) -> Engine:
+        """torch-sim where every member can be batched and would be."""
+        chosen = {member.engine(wanted, n_atoms) for member in self.members}
+        return "torchsim" if chosen == {"torchsim"} else "ase"
+
     def save_model(self, path: Path) -> Path:
         """The first member is the one to fine-tune."""
         return self.members[0].save_model(path)
@@ -37,9 +48,9 @@ class Committee(Surrogate):
 class CommitteeCalculator(Calculator):
     """Means over the members, and the spread of their forces.
 
-    ``results["force_spread"]`` is, for each atom, the root mean square distance of the members'
-    forces from their mean, in eV/Å, shape (n_atoms,). Energies of members with different
-    references are averaged all the same: their mean is the potential of the mean force.
+    ``results["force_spread"]``, eV/Å, (n_atoms,), is that of
+    :func:`mlip_assets.dynamics.force_spread`. Energies of members with different references are
+    averaged all the same: their mean is the potential of the mean force.
     """
 
     def __init__(self, members: Sequence[Calculator]) -> None:
@@ -59,18 +70,50 @@ class CommitteeCalculator(Calculator):
         for member in self.members:
             member.reset()  # else a stress of earlier atoms stays where these have none
             member.calculate(self.atoms, ["energy", "forces", "stress"], all_changes)
-        forces = np.array([member.results["forces"] for member in self.members], dtype=float)
-        energy = float(np.mean([member.results["energy"] for member in self.members]))
-        distances = np.linalg.norm(forces - forces.mean(axis=0), axis=2)
+        found = _mean(
+            [
+                Evaluation(m.results["energy"], m.results["forces"], m.results.get("stress"))
+                for m in self.members
+            ]
+        )
         self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "forces": forces.mean(axis=0),
-            "force_spread": np.sqrt((distances**2).mean(axis=0)),
+            "energy": found.energy_eV,
+            "free_energy": found.energy_eV,
+            "forces": found.forces,
+            "force_spread": found.force_spread,
         }
-        stresses = [m.results["stress"] for m in self.members if "stress" in m.results]
-        if len(stresses) == len(self.members):
-            self.results["stress"] = np.mean(stresses, axis=0)
+        if found.stress is not None:
+            self.results["stress"] = found.stress
+
+
+class BatchedCommitteeCalculator(CommitteeCalculator):
+    """The same of members that each take many frames at once."""
+
+    @property
+    def batch_atoms(self) -> int | None:
+        """What suits the member that takes the fewest; None where all take any number."""
+        limits = [m.batch_atoms for m in self._batched if m.batch_atoms is not None]
+        return min(limits, default=None)
+
+    def calculate_batch(self, frames: Sequence[Atoms]) -> list[Evaluation]:
+        """Every member evaluates all frames."""
+        said = [member.calculate_batch(frames) for member in self._batched]
+        return [_mean(of_frame) for of_frame in zip(*said, strict=True)]
+
+    @property
+    def _batched(self) -> list[BatchCalculator]:
+        return [member for member in self.members if isinstance(member, BatchCalculator)]
+
+
+def _mean(said: Sequence[Evaluation]) -> Evaluation:
+    forces = np.array([evaluation.forces for evaluation in said], dtype=float)
+    stresses = [evaluation.stress for evaluation in said if evaluation.stress is not None]
+    return Evaluation(
+        energy_eV=float(np.mean([evaluation.energy_eV for evaluation in said])),
+        forces=forces.mean(axis=0),
+        stress=np.mean(stresses, axis=0) if len(stresses) == len(said) else None,
+        force_spread=force_spread(forces),
+    )
 
 
 def unite(members: Sequence[Surrogate]) -> Committee:

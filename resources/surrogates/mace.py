@@ -7,11 +7,11 @@ import io
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from mlip_assets.campaign import (
     BUNDLED_SURROGATE,
@@ -25,6 +25,7 @@ from mlip_assets.files import sha256_of_file, write_atomically
 from mlip_assets.training import promoted_model
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
 from resources.surrogates.base import Surrogate, SurrogateError, require_package
+from resources.surrogates.committee import unite
 from resources.surrogates.torchsim import TorchSimCalculator
 
 if TYPE_CHECKING:
@@ -142,8 +143,10 @@ class MaceSurrogate(Surrogate):
         return {**super().metadata(), "kernels": kernels(self.device)}
 
     @classmethod
-    def of_campaign(cls, folder: Path, *, devices: tuple[str, ...], dtype: str) -> Self:
+    def of_campaign(cls, folder: Path, *, devices: tuple[str, ...], dtype: str) -> Surrogate:
         """The best model that the campaign has trained, by its own promotion rule.
+
+        One with a committee is that committee, and the model itself its first member.
 
         Raises
         ------
@@ -160,8 +163,11 @@ class MaceSurrogate(Surrogate):
             ) from error
         except ValueError as error:
             raise SurrogateError(f"exploration.surrogate: {error}") from error
-        file, elements = trained.model_file, trained.elements
-        return cls(OWN_SURROGATE, sha256_of_file(file), devices, dtype, file, elements)
+        main, *others = (
+            cls(OWN_SURROGATE, sha256_of_file(file), devices, dtype, file, trained.elements)
+            for file in (trained.model_file, *trained.members)
+        )
+        return replace(unite([main, *others]), name=OWN_SURROGATE) if others else main
 
 
 def find(name: str, *, devices: tuple[str, ...], dtype: str) -> MaceSurrogate:

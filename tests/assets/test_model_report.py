@@ -6,7 +6,7 @@ better and a worse model of them.
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +22,7 @@ from mlip_assets.__main__ import main
 from mlip_assets.assets.contract import campaign_partitions
 from mlip_assets.assets.model import HELD_OUT_NAME
 from mlip_assets.assets.model_report import model_report
+from mlip_assets.dynamics.evaluation import evaluate as evaluate_frames
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.training import (
     HeldOut,
@@ -31,6 +32,8 @@ from mlip_assets.training import (
     split_labels,
     state_dict_sha256,
 )
+from mlip_assets.training.committee import calibrated
+from mlip_assets.training.evaluation import predict
 from mlip_assets.training.labels import dataset_sha256
 from mlip_assets.training.lammps import ExportError, evaluate_export, export_lammps
 from resources.campaigns import CampaignFolder
@@ -92,30 +95,39 @@ class Project:
         self.folder, self.labels, self.surrogate = folder, labels, surrogate
         (folder / "copper.yaml").write_text(COPPER)
         self.data = folder / "data" / "copper"
-        self.split = split_labels(labels.labelled, valid_fraction=0.1, test_fraction=0.3, seed=0)
+        self.split = split_labels(labels.labelled, valid_fraction=0.1, test_fraction=0.45, seed=0)
         HeldOut().with_split(self.split.test, self.split.train).save(self.data / HELD_OUT_NAME)
 
     def model(self, shaken) -> TrainedModel:
-        """The surrogate with relative noise on its weights."""
-        import torch
+        """The surrogate with relative noise on its weights; two more are its committee."""
 
-        file = self.surrogate.save_model(self.folder / f"shaken-{shaken}.model")
-        module = torch.load(file, weights_only=False)
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for weights in module.parameters():
-                weights.mul_(1 + shaken * torch.randn(weights.shape, generator=generator))
-        torch.save(module, file)
+        (file, module), *others = (self._noisy(shaken, seed) for seed in range(3))
+        predicted = predict(file, self.split.by_name)
+        members, calibration = calibrated(self.split, predicted, [one for one, _ in others])
+        metrics = evaluate(file, self.split.by_name)
         return TrainedModel(
             model_file=file,
-            metrics=evaluate(file, self.split.by_name),
+            metrics=metrics | {"uncertainty": asdict(calibration)},
             dataset_sha256=dataset_sha256(self.labels.labelled, self.labels.isolated_energies),
             weights_sha256=state_dict_sha256(module),
+            members=members,
             parity={},
             elements=("Cu",),
             start_from="surrogate",
             wall_s=1.0,
         )
+
+    def _noisy(self, shaken, seed):
+        import torch
+
+        file = self.surrogate.save_model(self.folder / f"shaken-{shaken}-{seed}.model")
+        module = torch.load(file, weights_only=False)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in module.parameters():
+                weights.mul_(1 + shaken * torch.randn(weights.shape, generator=generator))
+        torch.save(module, file)
+        return file, module
 
     def report(self, trained):
         """Metadata and passed checks."""
@@ -159,6 +171,9 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     assert not checks["better_than_surrogate"], "nothing beats what made the labels"
     assert checks["stable_at_every_temperature"]
     assert checks["energy_kept"]
+    assert made["uncertainty_scale"] > 0
+    assert checks["uncertainty_ranks_errors"] == (made["uncertainty_spearman"] > 0)
+    assert made["picture_uncertainty"].startswith("![picture](data:image/png")
 
     made, _ = project.report(good)
     assert made["promoted"]
@@ -181,7 +196,7 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     campaign = CampaignFolder(folder=str(project.folder)).load("copper")
     exploration = campaign.exploration.model_copy(update={"surrogate": "own-model"})
     own = resource.surrogate(campaign.model_copy(update={"exploration": exploration}))
-    assert own.file == best.model_file
+    assert [member.file for member in own.members] == [best.model_file, *best.members]
 
 
 def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
@@ -191,7 +206,8 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
     folder = project.data / "package"
     assert {path.name for path in folder.iterdir()} == {
         "MODEL_CARD.md", "SHA256SUMS", "campaign.yaml", "copper-lammps.pt", "copper.model",
-        "dataset.extxyz", "report", "use_with_ase.py",
+        "copper-committee-1.model", "copper-committee-2.model", "dataset.extxyz", "report",
+        "use_with_ase.py",
     }  # fmt: skip
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     best, _ = promoted_model(project.data / "promoted")
@@ -199,6 +215,16 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
     for said in (best.weights_sha256, "g/cm³", "300 K (10)", "| model, crystal |", "bulk modulus"):
         assert said in card
     frames = read(folder / "dataset.extxyz", ":")
+    own = find_surrogate(
+        "own-model", device="cpu", dtype="float32", own_model=project.data / "promoted"
+    )
+    said = {"atoms": frames[-1].copy()}
+    monkeypatch.chdir(folder)
+    exec(card.split("```python\n")[1].split("```")[0], said)  # as a reader of the card would
+    (expected,) = evaluate_frames(own.calculator(), [frames[-1]])
+    assert said["spread"] == pytest.approx(expected.force_spread.max(), rel=1e-3)
+    scale = best.metrics["uncertainty"]["scale"]
+    assert f"{scale:.3g} × its spread, by 5 validation and held-out frames" in card
     assert sum(bool(frame.info.get("held_out")) for frame in frames) == len(project.split.test)
 
     ended = subprocess.run(

@@ -9,12 +9,15 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 from mlip_assets.campaign import Campaign
-from mlip_assets.dynamics import plan_walkers, run_walkers
+from mlip_assets.dynamics import BatchCalculator, plan_walkers, run_walkers
+from mlip_assets.dynamics.evaluation import evaluate
 from mlip_assets.dynamics.exploration import steps_done
 from mlip_assets.dynamics.rdf import radial_distribution
 from mlip_assets.dynamics.trajectory import FRAME_ID_STRIDE
 from resources.surrogate import SurrogateError, find_surrogate
 from resources.surrogates import mace
+from resources.surrogates.chgnet import ChgnetSurrogate
+from resources.surrogates.committee import unite
 from resources.surrogates.torchsim import TorchSimCalculator
 from tests.dynamics.oscillators import columns, same
 
@@ -263,13 +266,38 @@ def test_an_engine_is_chosen_by_device_size_and_number(monkeypatch):
 
 
 def test_an_engine_that_cannot_is_refused():
-    with pytest.raises(SurrogateError, match=r"exploration\.engine: torch-sim runs MACE models"):
-        find_surrogate(["bundled", "bundled"], device="cpu", dtype="float32").engine(
-            "torchsim", [8]
-        )
+    other = ChgnetSurrogate("chgnet", "0" * 64, ("cpu",), "float32")
+    with pytest.raises(SurrogateError, match=r"torch-sim runs MACE models, and 'chgnet' is none"):
+        unite([bundled(), other]).engine("torchsim", [8])
+    assert unite([bundled(), other]).engine("auto", [8] * 16) == "ase"
 
 
 def test_an_atom_in_empty_space(calculator):
     (found,) = calculator.calculate_batch([Atoms("Si")])
     assert found.stress is None
     assert np.abs(found.forces).max() < 1e-6
+
+
+def test_a_committee_in_a_batch_is_the_mean_of_its_members_in_one(tmp_path):
+    module = bundled().module()
+    with torch.no_grad():
+        next(p for n, p in module.named_parameters() if "readouts.0" in n).mul_(1.1)
+    torch.save(module, tmp_path / "other.model")
+    committee = find_surrogate(
+        ["bundled", str(tmp_path / "other.model")], device="cpu", dtype="float32"
+    )
+    assert committee.engine("auto", [8] * 8) == "torchsim"
+    assert committee.engine("auto", [8]) == "ase"
+    batched = committee.calculator(engine="torchsim")
+    assert isinstance(batched, BatchCalculator)
+    assert not isinstance(committee.calculator(), BatchCalculator)
+    assert batched.batch_atoms == mace.CPU_BATCH_ATOMS
+    frames = mixture()
+    together = batched.calculate_batch(frames)
+    one_by_one = evaluate(committee.calculator(), frames)
+    for ours, theirs in zip(together, one_by_one, strict=True):
+        assert ours.energy_eV == pytest.approx(theirs.energy_eV, rel=1e-5)
+        np.testing.assert_allclose(ours.forces, theirs.forces, atol=1e-3)
+        np.testing.assert_allclose(ours.force_spread, theirs.force_spread, atol=1e-3)
+        assert (ours.stress is None) == (theirs.stress is None)
+    assert equal(batched.calculate_batch(frames[2:3])[0], together[2])

@@ -72,6 +72,7 @@ def settings() -> TrainingSettings:
         max_epochs=16,
         batch_size=5,
         learning_rate=0.02,
+        committee=1,
     )
 
 

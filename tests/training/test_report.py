@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,8 +12,10 @@ from ase.calculators.emt import EMT
 
 from mlip_assets.report_figures import report_pictures
 from mlip_assets.training import HeldOut, ModelReport, judge, report_on, split_labels
+from mlip_assets.training.committee import calibrate
 
 SEED = 3
+UNCERTAINTY = asdict(calibrate(np.geomspace(0.02, 0.4, 7), np.geomspace(0.03, 0.2, 7)))
 
 
 class Offset(EMT):
@@ -90,7 +92,9 @@ def test_dynamics_and_pairs_are_there(report):
 def test_a_report_opens_as_it_was_saved(report, tmp_path):
     pictures = report_pictures(report)
     assert set(pictures) == {"errors", "crystal", "pair_curves", "radial_distribution"}
-    whole = replace(report, pictures=pictures)
+    known = replace(report, uncertainty=UNCERTAINTY)
+    assert set(report_pictures(known)) == {*pictures, "uncertainty"}
+    whole = replace(known, pictures=pictures)
     whole.save(tmp_path)
     assert ModelReport.open(tmp_path) == whole
     json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -101,7 +105,7 @@ def test_a_report_opens_as_it_was_saved(report, tmp_path):
 def test_the_pictures_show_something(report):
     from matplotlib.image import imread
 
-    for png in report_pictures(report).values():
+    for png in report_pictures(replace(report, uncertainty=UNCERTAINTY)).values():
         picture = imread(io.BytesIO(png), format="png")
         assert min(picture.shape[:2]) > 200
         assert picture.std() > 0.05
