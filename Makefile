@@ -1,4 +1,4 @@
-# make run | test | ui | bench | show-campaign: each sets up what it needs first.
+# make run | refresh | test | ui | bench | show-campaign: each sets up what it needs first.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -17,13 +17,16 @@ export PYTHONUNBUFFERED := 1
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIRTUAL_ENV := $(abspath $(VENV))
 
-.PHONY: help run explore check-campaign show-campaign package ui test lint bench pseudopotentials bundled-model clean
+.PHONY: help run refresh explore check-campaign show-campaign package ui test lint bench pseudopotentials bundled-model clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s ':'
 
 run: $(VENV)/.runtime ## explore, select, label and train one campaign (CAMPAIGN=quickstart)
 	$(BIN)/python -m mlip_assets run $(CAMPAIGN)
+
+refresh: $(VENV)/.runtime ## the next round of a campaign, unless it has converged (CAMPAIGN=quickstart)
+	$(BIN)/python -m mlip_assets refresh $(CAMPAIGN)
 
 explore: $(VENV)/.runtime ## explore and select, without spending a DFT call (CAMPAIGN=name)
 	$(BIN)/python -m mlip_assets explore $(CAMPAIGN)

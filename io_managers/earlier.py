@@ -1,6 +1,8 @@
-"""What earlier runs have stored that a campaign builds on: labelled frames, and the axes of a map."""
+"""What was stored before and a campaign builds on: labelled frames, and the axes of a map."""
 
 # No `from __future__ import annotations` here: Dagster reads ResourceDependency from the class body.
+
+from pathlib import Path
 
 import dagster as dg
 from ase import Atoms
@@ -9,13 +11,16 @@ from io_managers.label_database import LabelDatabaseIOManager
 from io_managers.parquet import DescriptorIOManager, EmbeddingIOManager
 from io_managers.storage import Storage
 from mlip_assets.campaign import Campaign, CampaignError
+from mlip_assets.dynamics.trajectory import round_of
 from mlip_assets.sampling import PrincipalAxes
+from mlip_assets.training import TrainedModel
+from mlip_assets.training.promotion import PROMOTED_FOLDER
 
 
 class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Reads what ``sampling.beyond`` and ``sampling.axes_from`` name, of any campaign.
+    """Reads what ``sampling.beyond`` and ``sampling.axes_from`` name, and a campaign's own labels.
 
-    A campaign may name itself: what its own last run has stored, which is nothing the first time.
+    A campaign may take the axes of its own first run, and in a refresh it does.
     """
 
     storage: dg.ResourceDependency[Storage]
@@ -32,23 +37,36 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.axes(campaign)
 
     def labelled_frames(self, campaign: Campaign) -> list[Atoms]:
-        """Frames that are labelled in the campaigns of ``sampling.beyond``, in that order.
+        """Frames that are labelled in the campaigns of ``sampling.beyond``, then its own earlier ones.
 
         Raises
         ------
         CampaignError
             A campaign has no labels, or its frames hold elements that this one lacks.
         """
-        return [
+        others = [
             atoms
             for name in dict.fromkeys(campaign.sampling.beyond)
             for atoms in self._labelled_in(name, campaign)
         ]
+        return others + self.own_labelled_frames(campaign)
 
     def own_labelled_frames(self, campaign: Campaign) -> list[Atoms]:
-        """Those of this campaign itself, where ``sampling.beyond`` names it."""
-        named = campaign.name in campaign.sampling.beyond
-        return self._labelled_in(campaign.name, campaign) if named else []
+        """Those that a refresh finds explored and labelled by the campaign's rounds before it."""
+        if campaign.round == 0:
+            return []
+        return [
+            atoms
+            for atoms in self._labelled_in(campaign.name, campaign)
+            if 0 <= round_of(atoms.info["frame_id"]) < campaign.round
+        ]
+
+    def model(self, campaign: Campaign) -> TrainedModel | None:
+        """The promoted model that explores a refresh; None where the surrogate does."""
+        if campaign.explored_with is None:
+            return None
+        folder = self.storage.working_folder(campaign.name, PROMOTED_FOLDER)
+        return TrainedModel.open(Path(str(folder)) / campaign.explored_with)
 
     def axes(self, campaign: Campaign) -> PrincipalAxes | None:
         """Axes of the campaign of ``sampling.axes_from``; None where new ones are to be fitted.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 PID_TAG, HOST_TAG = "mlip/pid", "mlip/host"
 
 #: Command -> the job it runs.
-JOBS = {"run": "campaign", "explore": "exploration"}
+JOBS = {"run": "campaign", "refresh": "refresh", "explore": "exploration"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, meaning in (
         ("run", "run a campaign to its end, resuming what is there"),
+        ("refresh", "run the campaign's next round, unless it has converged"),
         ("explore", "explore and select, without spending a DFT call"),
         ("check", "check a campaign file and say what it would compute"),
         ("show", "print the campaign with every default filled in"),
@@ -53,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         if given.command == "package":
             return _package(campaign)
+        if given.command == "refresh" and (reason := _reason_to_stop(campaign, path)):
+            print(f"campaign {campaign.name} is not refreshed: {reason}")
+            return 0
         print(_plan(campaign))
         if job := JOBS.get(given.command):
             return _run(campaign, path, job)
@@ -83,13 +87,24 @@ def _plan(campaign: Campaign) -> str:
     )
 
 
+def _reason_to_stop(campaign: Campaign, path: Path) -> str | None:
+    from resources.campaigns import CampaignFolder
+
+    folder = CampaignFolder(folder=str(path.parent), data=str(_data()))
+    return folder.rounds(campaign.name).reason_to_stop(campaign.refresh)
+
+
+def _data() -> Path:
+    return Path(os.environ.get("MLIP_DATA", "data")).absolute()
+
+
 def _package(campaign: Campaign) -> int:
     from mlip_assets.assets.model import HELD_OUT_NAME
     from mlip_assets.labelling import LabelledDatabase
     from mlip_assets.training import HeldOut, ModelReport, pack, promoted_model
     from mlip_assets.training.promotion import LABELS_FOLDER, REPORT_FOLDER
 
-    data = Path(os.environ.get("MLIP_DATA", "data")).absolute() / campaign.name
+    data = _data() / campaign.name
     try:
         model, promotion = promoted_model(data / "promoted")
         kept = model.model_file.parent
@@ -136,11 +151,16 @@ def _run(campaign: Campaign, path: Path, job: str) -> int:
     with dg.DagsterInstance.get() as instance:
         _close_abandoned_runs(instance)
         instance.add_dynamic_partitions("campaign", [campaign.name])
-        result = defs.resolve_job_def(job).execute_in_process(
+        definition = defs.resolve_job_def(job)
+        result = definition.execute_in_process(
             partition_key=campaign.name,
             instance=instance,
             raise_on_error=False,
-            tags={PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname()},
+            tags={
+                **definition.run_tags,
+                PID_TAG: str(os.getpid()),
+                HOST_TAG: socket.gethostname(),
+            },
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
         print(_summary(campaign, result, time.monotonic() - started))

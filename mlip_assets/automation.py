@@ -1,4 +1,4 @@
-"""Jobs, the sensor that finds new campaign files, and the weekly refresh."""
+"""Jobs, the sensor that finds new campaign files, and the schedule of the refreshes."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlip_assets.assets.contract import campaign_partitions
 from mlip_assets.campaign import CampaignError
-from resources.campaigns import CampaignFolder
+from resources.campaigns import REFRESH_TAG, CampaignFolder
 
 #: When the refresh runs; a deployment may say otherwise.
 REFRESH_CRON = os.environ.get("MLIP_REFRESH_CRON", "0 3 * * 0")
@@ -17,6 +17,14 @@ campaign_job = dg.define_asset_job(
     "campaign",
     selection=dg.AssetSelection.all(),
     description="One whole campaign, from its file to a trained model. What is done is not redone.",
+)
+
+refresh_job = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.all(),
+    tags={REFRESH_TAG: "true"},
+    description="The next round of a campaign: explore with what was learnt, label what that does "
+    "not cover, train again. A round that was killed is gone on with.",
 )
 
 exploration_job = dg.define_asset_job(
@@ -63,26 +71,47 @@ def campaign_files(
 
 @dg.schedule(
     cron_schedule=REFRESH_CRON,
-    job=campaign_job,
+    job=refresh_job,
     execution_timezone="UTC",
-    description="Runs every campaign whose refresh is enabled; off until it is turned on.",
+    description="Refreshes every campaign that has not converged; off until it is turned on.",
 )
 def campaign_refresh(
     context: dg.ScheduleEvaluationContext, campaigns: CampaignFolder
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run a campaign and tick; an invalid campaign is left out and logged."""
-    requested = 0
+    """One run a campaign and tick; one that is invalid, busy or has converged is left out."""
+    reasons, requested = [], 0
     for name in context.instance.get_dynamic_partitions("campaign"):
         try:
             campaign = campaigns.load(name)
         except CampaignError as error:
             context.log.error("Not refreshed:\n%s", error)
             continue
-        if campaign.refresh.enabled:
-            requested += 1
-            tick = context.scheduled_execution_time.isoformat()
-            yield dg.RunRequest(
-                run_key=f"{name}@{tick}", partition_key=name, tags={"mlip/campaign": name}
-            )
+        if not campaign.refresh.enabled:
+            continue
+        reason = campaigns.rounds(name).reason_to_stop(campaign.refresh)
+        if reason is None and _is_busy(context.instance, name):
+            reason = "its last run has not ended"
+        if reason is not None:
+            context.log.info("Not refreshed: %s: %s", name, reason)
+            reasons.append(f"{name}: {reason}")
+            continue
+        requested += 1
+        tick = context.scheduled_execution_time.isoformat()
+        yield dg.RunRequest(
+            run_key=f"{name}@{tick}", partition_key=name, tags={"mlip/campaign": name}
+        )
     if not requested:
-        yield dg.SkipReason("no campaign with refresh enabled has a partition yet")
+        nothing = "no campaign with refresh enabled has a partition yet"
+        yield dg.SkipReason("; ".join(reasons) or nothing)
+
+
+def _is_busy(instance: dg.DagsterInstance, name: str) -> bool:
+    """Whether a run of the campaign is waiting or under way."""
+    statuses = [
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ]
+    ours = dg.RunsFilter(statuses=statuses, tags={"dagster/partition": name})
+    return bool(instance.get_run_ids(ours, limit=1))

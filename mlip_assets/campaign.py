@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,6 +27,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -485,8 +487,7 @@ class SamplingSettings(_Section):
     )
     beyond: tuple[CampaignName, ...] = Field(
         (),
-        description="campaigns whose labelled frames count as selected already; this one's own name: "
-        "those of its earlier runs, which are kept among its labels",
+        description="other campaigns whose labelled frames count as selected already",
     )
     axes_from: CampaignName | None = Field(
         None,
@@ -679,9 +680,31 @@ class TrainingSettings(_Section):
 
 
 class RefreshSettings(_Section):
-    """The weekly refresh."""
+    """The loop: explore with what was learnt, label what that does not cover, train again."""
 
-    enabled: bool = Field(True, description="whether the campaign_refresh schedule runs it")
+    enabled: bool = Field(True, description="whether the campaign_refresh schedule refreshes it")
+    explore_with: Literal["promoted", "surrogate"] = Field(
+        "promoted",
+        description="promoted: the campaign's best model explores and is tuned further; surrogate: "
+        "exploration.surrogate explores and is tuned again",
+    )
+    n_samples: int | None = Field(
+        None, ge=1, description="frames a refresh labels at most; null: sampling.n_samples"
+    )
+    max_rounds: int = Field(10, ge=1, le=80, description="refreshes after the first run, at most")
+    covered: float = Field(
+        0.95, gt=0, le=1, description="converged: share of what is explored that labels cover, and"
+    )
+    error_gain: float = Field(
+        0.05, ge=0, lt=1, description="… that a refresh lowers the errors by less than this share"
+    )
+    patience: int = Field(2, ge=1, description="… so many times in turn")
+    unsure_above: float = Field(
+        2.0,
+        gt=0,
+        description="expected force error of a frame, over the held-out RMSE, from which it is "
+        "labelled wherever it lies",
+    )
 
 
 class Campaign(_Section):
@@ -698,6 +721,48 @@ class Campaign(_Section):
     labelling: LabellingSettings = LabellingSettings()
     training: TrainingSettings = TrainingSettings()
     refresh: RefreshSettings = RefreshSettings()
+
+    _round: int = PrivateAttr(0)
+    _explored_with: str | None = PrivateAttr(None)
+
+    @property
+    def round(self) -> int:
+        """0 for the campaign as it is written, k for its k-th refresh."""
+        return self._round
+
+    @property
+    def explored_with(self) -> str | None:
+        """The promoted model, by its folder, that a refresh explores with; None: the surrogate."""
+        return self._explored_with
+
+    def in_round(self, number: int, explored_with: str | None = None) -> Campaign:
+        """The campaign as one of its refreshes runs it; 0 is the first run, as it is written.
+
+        A refresh has random numbers of its own and the map of the first run.
+
+        Parameters
+        ----------
+        explored_with
+            Folder of the promoted model that explores and is tuned; None: the surrogate.
+        """
+        if number == 0:
+            return self
+        explores = {"surrogate": OWN_SURROGATE, "surrogate_sha256": None} if explored_with else {}
+        n_samples = self.refresh.n_samples or self.sampling.n_samples
+        chooses = {
+            "n_samples": n_samples,
+            "n_clusters": self.sampling.n_clusters and min(self.sampling.n_clusters, n_samples),
+            "axes_from": self.name,
+        }
+        refreshed = self.model_copy(
+            update={
+                "seed": zlib.crc32(f"{self.seed} {number}".encode()),
+                "exploration": self.exploration.model_copy(update=explores),
+                "sampling": self.sampling.model_copy(update=chooses),
+            }
+        )
+        refreshed._round, refreshed._explored_with = number, explored_with
+        return refreshed
 
     @property
     def formula(self) -> dict[str, int]:
@@ -759,6 +824,11 @@ class Campaign(_Section):
                     f"seeds.kinds: '{kind}' needs two elements or more, but the composition is "
                     f"{self.composition}; leave it out"
                 )
+        if self.name in self.sampling.beyond:
+            raise ValueError(
+                f"sampling.beyond: '{self.name}' is this campaign; take it out of the list: a refresh "
+                "always goes beyond what the campaign has labelled (make refresh)"
+            )
         tuned = self.exploration.surrogates[0].partition(":")[0]
         if self.training.start_from == "surrogate" and tuned in _NOT_MACE:
             raise ValueError(

@@ -26,7 +26,14 @@ from mlip_assets.assets.pca_embedding import pca_embedding
 from mlip_assets.assets.seeds import seeds
 from mlip_assets.assets.selected_frames import selected_frames
 from mlip_assets.assets.surrogate_trajectory import surrogate_trajectory
-from mlip_assets.automation import campaign_files, campaign_job, campaign_refresh, exploration_job
+from mlip_assets.automation import (
+    campaign_files,
+    campaign_job,
+    campaign_refresh,
+    exploration_job,
+    refresh_job,
+)
+from mlip_assets.training.promotion import PROMOTED_FOLDER
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
@@ -49,14 +56,14 @@ defs = dg.Definitions(
         model,
         model_report,
     ],
-    jobs=[campaign_job, exploration_job],
+    jobs=[campaign_job, refresh_job, exploration_job],
     sensors=[campaign_files],
     schedules=[campaign_refresh],
     resources={
-        "campaigns": CampaignFolder(folder=str(campaigns)),
+        "campaigns": CampaignFolder(folder=str(campaigns), data=str(data)),
         "compute": ComputeResource(),
         "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
-        "mace": MaceResource(own_models=str(data / "{campaign}" / "promoted")),
+        "mace": MaceResource(own_models=str(data / "{campaign}" / PROMOTED_FOLDER)),
         "storage": storage,
         "earlier": EarlierRuns(storage=storage),
         "structures": ExtxyzIOManager(storage=storage),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -27,6 +28,8 @@ def report_pictures(report: ModelReport) -> dict[str, bytes]:
         pictures["radial_distribution"] = _distributions(report)
     if report.uncertainty and report.uncertainty["scale"] is not None:
         pictures["uncertainty"] = _calibration(report.uncertainty)
+    if len(report.learning_curve) > 1:
+        pictures["learning_curve"] = _learning_curve(report)
     return pictures
 
 
@@ -62,6 +65,46 @@ def uncertainty_table(report: ModelReport) -> dg.MetadataValue:
     known = report.uncertainty or {}
     row = {key: value for key, value in known.items() if not isinstance(value, list)}
     return table([row] if row else [])
+
+
+def learning_table(report: ModelReport) -> dg.MetadataValue:
+    """The models of the campaign's rounds on the labels that are held out now."""
+    return table(asdict(point) for point in report.learning_curve)
+
+
+def _learning_curve(report: ModelReport) -> bytes:
+    """Errors on the labels held out now against DFT labels, with those of the bare surrogate."""
+    figure, axes = canvas(1, 2, 4.6, 3.2)
+    for axis, (key, title) in zip(
+        axes,
+        (
+            ("force_rmse_meV_per_A", "force RMSE / meV/Å"),
+            ("energy_rmse_meV_per_atom", "energy RMSE / meV/atom"),
+        ),
+        strict=True,
+    ):
+        points = [p for p in report.learning_curve if getattr(p, key) is not None]
+        axis.plot(
+            [p.n_labels for p in points],
+            [getattr(p, key) for p in points],
+            "o-",
+            color=_COLOUR_OF["model"],
+            label="model in use",
+        )
+        for point in points:
+            axis.annotate(
+                f"{point.round}",
+                (point.n_labels, getattr(point, key)),
+                textcoords="offset points",
+                xytext=(4, 4),
+            )
+        surrogate = report.held_out["surrogate"][key]
+        if surrogate is not None:
+            axis.axhline(surrogate, ls="--", color=_COLOUR_OF["surrogate"], label="surrogate")
+        axis.set(xlabel="DFT labels", ylabel=title, yscale="log")
+    axes[0].legend(frameon=False)
+    figure.suptitle("rounds of the campaign, all on the labels held out now")
+    return png(figure)
 
 
 def _crystal_row(name: str, crystal: Any) -> dict[str, Any]:

@@ -43,7 +43,8 @@ class MaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             device=self.device or settings.device,
             dtype=settings.dtype,
             sha256=None if self.model else settings.surrogate_sha256,
-            own_model=own,
+            own_models=own,
+            own_name=campaign.explored_with,
         )
         surrogate.require_elements(campaign.elements)
         return surrogate

@@ -34,7 +34,8 @@ def find_surrogate(
     device: str,
     dtype: str,
     sha256: str | Sequence[str] | None = None,
-    own_model: Path | None = None,
+    own_models: Path | None = None,
+    own_name: str | None = None,
 ) -> Surrogate:
     """Resolve a name or path to weights on devices. Nothing falls back to another model.
 
@@ -49,8 +50,9 @@ def find_surrogate(
         ``float32`` or ``float64``.
     sha256
         Expected hash of the weights; for a committee, one each.
-    own_model
-        Folder in which the campaign keeps the models it has promoted.
+    own_models, own_name
+        Folder in which the campaign keeps the models it has promoted, and which of them is meant;
+        None: the one that is promoted now.
 
     Raises
     ------
@@ -62,7 +64,14 @@ def find_surrogate(
         hashes = [None] * len(names) if sha256 is None or isinstance(sha256, str) else sha256
         return unite(
             [
-                find_surrogate(name, device=device, dtype=dtype, sha256=one, own_model=own_model)
+                find_surrogate(
+                    name,
+                    device=device,
+                    dtype=dtype,
+                    sha256=one,
+                    own_models=own_models,
+                    own_name=own_name,
+                )
                 for name, one in zip(names, hashes, strict=True)
             ]
         )
@@ -71,11 +80,13 @@ def find_surrogate(
     except DeviceError as error:
         raise SurrogateError(str(error)) from error
     if names == OWN_SURROGATE:
-        if own_model is None:
+        if own_models is None:
             raise SurrogateError(
                 f"exploration.surrogate: '{OWN_SURROGATE}' is known only within a campaign"
             )
-        surrogate: Surrogate = MaceSurrogate.of_campaign(own_model, devices=devices, dtype=dtype)
+        surrogate: Surrogate = MaceSurrogate.of_campaign(
+            own_models, own_name, devices=devices, dtype=dtype
+        )
     else:
         find = FINDERS.get(names.partition(":")[0], mace.find)
         surrogate = find(names, devices=devices, dtype=dtype)

@@ -1,11 +1,22 @@
 """Asset ``clusters``: the regions of the map."""
 
 import dagster as dg
+import numpy as np
+from numpy.typing import NDArray
 
 from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
-from mlip_assets.sampling import Clusters, Embedding, cluster_pool
+from mlip_assets.campaign import Campaign
+from mlip_assets.dynamics import Trajectory
+from mlip_assets.sampling import (
+    Clusters,
+    Embedding,
+    Frontier,
+    cluster_pool,
+    find_frontier,
+    project_frames,
+)
 from resources.campaigns import CampaignFolder
 
 
@@ -18,39 +29,95 @@ from resources.campaigns import CampaignFolder
 )
 def clusters(
     context: dg.AssetExecutionContext,
+    surrogate_trajectory: Trajectory,
     pca_embedding: Embedding,
     campaigns: CampaignFolder,
     earlier: EarlierRuns,
 ) -> dg.MaterializeResult[Clusters]:
-    """Clusters of the embedded frames; very large pools are reduced before they are clustered."""
-    campaign = campaigns.load(context.partition_key)
+    """Clusters of the embedded frames; very large pools are reduced before they are clustered.
+
+    In a refresh, of those frames alone that are worth a label: unlike every labelled one, or such
+    that the committee of the model that explored disagrees.
+    """
+    campaign = campaigns.current(context)
     sampling = campaign.sampling
-    n_known = len(earlier.labelled_frames(campaign))
+    known = project_frames(
+        earlier.labelled_frames(campaign),
+        pca_embedding.axes,
+        campaign.descriptors,
+        campaign.elements,
+    )
+    pool, refreshed = pca_embedding, {}
+    if campaign.round:
+        frontier = _frontier(
+            pca_embedding, known, surrogate_trajectory, campaign, campaigns, earlier
+        )
+        pool = pca_embedding.among(pca_embedding.frame_id[frontier.rows])
+        campaigns.record(campaign, known_share=frontier.known_share)
+        refreshed = {
+            "known_share": frontier.known_share,
+            "n_frames_far_from_labels": frontier.n_far,
+            "n_frames_unsure": frontier.n_unsure,
+        }
     found = cluster_pool(
-        pca_embedding,
+        pool,
         sampling.n_samples,
         n_clusters=sampling.n_clusters,
         clustering=sampling.clustering,
         weighting=sampling.weighting,
         two_level_above=sampling.two_level_above,
-        n_labelled=n_known,
+        n_labelled=0 if campaign.round else len(known),
         seed=campaign.seed,
     )
     sizes = found.sizes
-    wanted = sampling.n_clusters or len(sizes)
+    wanted = min(sampling.n_clusters or len(sizes), len(pool.frame_id))
     return dg.MaterializeResult(
         value=found,
         metadata={
             "n_clusters": len(sizes),
-            "n_known_frames": n_known,
+            "n_known_frames": len(known),
+            **refreshed,
             "clustering": sampling.clustering,
             "weighting": sampling.weighting,
             "largest_cluster": int(sizes.max()),
             "smallest_cluster": int(sizes.min()),
             "clusters": figures.cluster_table(found),
-            "picture": figures.markdown(figures.cluster_plot(pca_embedding, found)),
+            "picture": figures.markdown(figures.cluster_plot(pool, found)),
         },
         check_results=[
             check("no_empty_cluster", len(sizes) == wanted and sizes.min() > 0, wanted=wanted)
         ],
+    )
+
+
+def _frontier(
+    embedding: Embedding,
+    known: NDArray[np.float64],
+    trajectory: Trajectory,
+    campaign: Campaign,
+    campaigns: CampaignFolder,
+    earlier: EarlierRuns,
+) -> Frontier:
+    within = campaigns.rounds(campaign.name).rounds[0].known_distance
+    if within is None:
+        raise ValueError(
+            f"campaign '{campaign.name}': its first run was never finished, so nothing says which "
+            "frames count as known; run it (make run) before it is refreshed"
+        )
+    model = earlier.model(campaign)
+    calibration = model and model.metrics.get("uncertainty")
+    if not model or not calibration or calibration["scale"] is None:
+        return find_frontier(embedding, known, within)
+    scalars = trajectory.scalars()
+    ids = scalars["frame_id"].to_numpy()
+    by_id = np.argsort(ids)
+    row_of = by_id[np.searchsorted(ids[by_id], embedding.frame_id)]
+    spread = scalars["force_spread_eV_per_A"].to_numpy()[row_of]
+    rmse_eV_per_A = model.metrics["splits"]["test"]["force_rmse_meV_per_A"] / 1000
+    return find_frontier(
+        embedding,
+        known,
+        within,
+        expected_error=calibration["scale"] * spread,
+        error_limit=campaign.refresh.unsure_above * rmse_eV_per_A,
     )

@@ -30,7 +30,7 @@ def descriptor_matrix(
     Written part by part, with an observation of the frames done, frames a second and seconds to go
     every ten seconds. A killed run resumes.
     """
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     if surrogate_trajectory.n_frames == 0:
         raise ValueError(
             f"the trajectory of campaign '{campaign.name}' has no frames, because guards stopped "

@@ -42,7 +42,7 @@ def labelled_db(
     even one that runs at the same time. A calculation that fails is recorded with its reason, and
     the rest go on. A campaign that selects beyond itself keeps the frames of its earlier runs.
     """
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     settings = campaign.labelling
     wanted = [*selected_frames, *dimers(campaign.elements, settings.dimers)]
     positions = {atoms.positions.tobytes() for atoms in wanted}

@@ -40,7 +40,7 @@ def model(
     out it never trains on. A killed training resumes. The further models of the committee, each
     on a part of the training labels, tell by their disagreement where the model is unsure.
     """
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
     tuned = None
     if campaign.training.start_from == "surrogate":

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -16,11 +17,18 @@ from mlip_assets.training import (
     ModelReport,
     TrainedModel,
     judge,
+    learning_curve,
     promote,
     promoted_model,
     report_on,
 )
-from mlip_assets.training.promotion import LABELS_FOLDER, POINTER_NAME, REPORT_FOLDER, folder_of
+from mlip_assets.training.promotion import (
+    LABELS_FOLDER,
+    POINTER_NAME,
+    PROMOTED_FOLDER,
+    REPORT_FOLDER,
+    folder_of,
+)
 from mlip_assets.training.trials import MAX_DRIFT_MEV_PER_ATOM_PER_PS
 from resources.campaigns import CampaignFolder
 from resources.devices import find_device
@@ -62,8 +70,10 @@ def model_report(
     its place, and is what ``exploration.surrogate: own-model`` means from then on. A worse one is
     kept, and the report says why it was not promoted.
     """
-    campaign = campaigns.load(context.partition_key)
-    folder = Path(str(storage.working_folder(context.partition_key, "promoted")))
+    campaign = campaigns.current(context)
+    device = find_device(campaign.training.device, "training.device")
+    folder = Path(str(storage.working_folder(context.partition_key, PROMOTED_FOLDER)))
+    held_out = HeldOut.open(folder.parent / HELD_OUT_NAME)
     with locked(folder / "lock", wait=True):
         standing, best = 1.0, None
         if (folder / POINTER_NAME).exists():
@@ -73,13 +83,13 @@ def model_report(
             model,
             labelled_db.labelled,
             labelled_db.isolated_energies,
-            held_out=HeldOut.open(folder.parent / HELD_OUT_NAME),
-            surrogate=mace.surrogate(campaign).calculator(),
+            held_out=held_out,
+            surrogate=mace.surrogate(campaigns.load(campaign.name)).calculator(),
             promoted=best,
             temperatures_K=campaign.exploration.temperatures_K,
             timestep_fs=campaign.exploration.timestep_fs,
             seed=campaign.seed,
-            device=find_device(campaign.training.device, "training.device"),
+            device=device,
         )
         rival = "promoted" if "promoted" in report.held_out else "mean_predictor"
         verdict = judge(
@@ -89,16 +99,34 @@ def model_report(
             rival_standing=standing if rival == "promoted" else 1.0,
             is_stable=report.is_stable,
         )
-        pictures = report_figures.report_pictures(report)
-        report = replace(report, promotion=verdict, pictures=pictures)
+        in_use = model if verdict.promoted else best
+        found: dict[str, Any] = {
+            "n_labels": len(labelled_db.labelled),
+            "model": in_use and folder_of(folder, in_use).name,
+        }
+        if best is None or best.weights_sha256 != model.weights_sha256:  # else it is on record
+            found |= {"error_ratio": verdict.ratio, "promoted": verdict.promoted}
+        campaigns.record(campaign, **found)
+        curve = learning_curve(
+            campaigns.rounds(campaign.name).rounds,
+            lambda name: (
+                model if name == folder_of(folder, model).name else TrainedModel.open(folder / name)
+            ),
+            labelled_db.labelled,
+            held_out,
+            device,
+        )
+        report = replace(report, promotion=verdict, learning_curve=curve)
+        report = replace(report, pictures=report_figures.report_pictures(report))
         if verdict.promoted:
             report.save(folder_of(folder, model) / REPORT_FOLDER)
             labelled_db.save(folder_of(folder, model) / LABELS_FOLDER)
             promote(folder, model, verdict)
+    campaigns.record(campaign, finished=True)
 
     errors = report.held_out
     crystal = report.crystals.get("model")
-    curve = crystal.equation_of_state if crystal else None
+    volumes = crystal.equation_of_state if crystal else None
     uncertainty = report.uncertainty or {}
     spearman = uncertainty.get("spearman")
     drifts = [trial.drift_meV_per_atom_per_ps for trial in report.trials]
@@ -106,6 +134,7 @@ def model_report(
     return dg.MaterializeResult(
         value=report,
         metadata={
+            "round": campaign.round,
             "promoted": verdict.promoted,
             "promotion_reason": verdict.reason,
             **{
@@ -114,7 +143,7 @@ def model_report(
                 for key in (force, energy)
                 if found[key] is not None
             },
-            **({"bulk_modulus_GPa": curve.bulk_modulus_GPa} if curve else {}),
+            **({"bulk_modulus_GPa": volumes.bulk_modulus_GPa} if volumes else {}),
             **{
                 f"uncertainty_{key}": uncertainty[key]
                 for key in ("scale", "spearman", "within_1", "within_2")
@@ -122,6 +151,7 @@ def model_report(
             },
             "weights_sha256": report.weights_sha256,
             "errors": report_figures.comparison_table(report),
+            "learning_curve": report_figures.learning_table(report),
             "crystal": report_figures.crystal_table(report),
             "dynamics": report_figures.trial_table(report),
             "uncertainty": report_figures.uncertainty_table(report),

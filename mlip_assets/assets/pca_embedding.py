@@ -24,7 +24,7 @@ def pca_embedding(
     earlier: EarlierRuns,
 ) -> dg.MaterializeResult[Embedding]:
     """Principal components of the standardised descriptors; the fitted transform is kept."""
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     sampling = campaign.sampling
     axes = earlier.axes(campaign)
     if axes is not None:

@@ -33,7 +33,7 @@ def seeds(
 
     Disordered seeds are relaxed by the surrogate. The same campaign gives the same seeds.
     """
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     earlier.check(campaign)  # now, and not after hours of exploration
     surrogate = mace.surrogate(campaign)
     structures = build_seeds(campaign, calculator=surrogate.calculator())

@@ -15,6 +15,7 @@ from mlip_assets.map_page import map_page
 from mlip_assets.sampling import (
     Clusters,
     Embedding,
+    known_distance,
     measure_coverage,
     project_frames,
     select_frames,
@@ -48,10 +49,11 @@ def selected_frames(
 ) -> dg.MaterializeResult[list[Atoms]]:
     """Exactly ``n_samples`` frames: DIRECT, every cluster represented, or a baseline.
 
-    Frames labelled in the campaigns of ``sampling.beyond`` count as selected already. Beside the
-    frames lies a web page of the map; a click on it shows a structure.
+    Frames labelled in the campaigns of ``sampling.beyond`` count as selected already. A refresh
+    chooses among the clustered frames alone, and fewer where these are fewer. Beside the frames
+    lies a web page of the map; a click on it shows a structure.
     """
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     sampling = campaign.sampling
     known = project_frames(
         earlier.labelled_frames(campaign),
@@ -59,15 +61,19 @@ def selected_frames(
         campaign.descriptors,
         campaign.elements,
     )
+    pool = pca_embedding.among(clusters.frame_id)
+    # of a refresh, the clusters hold what the labels leave out: none of them is served yet
+    counted = known[:0] if campaign.round else known
     selection = select_frames(
-        pca_embedding,
+        pool,
         clusters,
         sampling.n_samples,
         method=sampling.method,
         allocation=sampling.allocation,
-        labelled=known,
+        labelled=counted,
         duplicate_tolerance=sampling.duplicate_tolerance,
-        n_atoms=_n_atoms(surrogate_trajectory) if sampling.prefer_small_cells else None,
+        n_atoms=_n_atoms(surrogate_trajectory, pool) if sampling.prefer_small_cells else None,
+        fewer_will_do=campaign.round > 0,
         seed=campaign.seed,
     )
     frames = surrogate_trajectory.frames(clusters.frame_id[selection.indices])
@@ -79,7 +85,7 @@ def selected_frames(
         page,
         map_page(
             campaign.name,
-            pca_embedding,
+            pool,
             clusters,
             frames,
             surrogate_trajectory.frames,
@@ -87,10 +93,15 @@ def selected_frames(
         ),
     )
 
-    coverage = measure_coverage(pca_embedding, selection.indices, seed=campaign.seed)
+    chosen = np.flatnonzero(np.isin(pca_embedding.frame_id, pool.frame_id[selection.indices]))
+    coverage = measure_coverage(pca_embedding, chosen, labelled=known, seed=campaign.seed)
+    if not campaign.round:
+        reached = np.concatenate([known, pca_embedding.scores[chosen]])
+        campaigns.record(campaign, known_distance=known_distance(pca_embedding, reached))
+    wanted = len(frames) if campaign.round else sampling.n_samples
     distinct = len({atoms.info["frame_id"] for atoms in frames})
     hit = {atoms.info["cluster"] for atoms in frames}
-    known_cells = set(clusters.predict(known).tolist())
+    known_cells = set(clusters.predict(counted).tolist())
     new_cells, n_clusters = len(hit - known_cells), len(clusters.centres)
     is_baseline = sampling.method != "direct"
     return dg.MaterializeResult(
@@ -115,11 +126,11 @@ def selected_frames(
             "coverage_table": figures.coverage_table(coverage, sampling.method),
             "picks": figures.pick_table(frames),
             "picture": figures.markdown(
-                figures.selection_map(pca_embedding, clusters, selection.indices, known)
+                figures.selection_map(pool, clusters, selection.indices, known)
             ),
         },
         check_results=[
-            check("exact_count", distinct == sampling.n_samples, distinct=distinct),
+            check("exact_count", distinct == wanted <= sampling.n_samples, distinct=distinct),
             check(
                 "every_cluster_represented",
                 is_baseline or new_cells == min(n_clusters - len(known_cells), len(frames)),
@@ -137,7 +148,9 @@ def selected_frames(
     )
 
 
-def _n_atoms(trajectory: Trajectory) -> NDArray[np.int64]:
-    """Atoms (n_frames,) in each frame, in frame order."""
-    batches = trajectory.iter_batches(["numbers"])
-    return np.concatenate([batch["numbers"].value_lengths().to_numpy() for batch in batches])
+def _n_atoms(trajectory: Trajectory, pool: Embedding) -> NDArray[np.int64]:
+    """Atoms (n_frames,) in each frame of the pool."""
+    batches = list(trajectory.iter_batches(["frame_id", "numbers"]))
+    ids = np.concatenate([batch["frame_id"].to_numpy() for batch in batches])
+    n_atoms = np.concatenate([batch["numbers"].value_lengths().to_numpy() for batch in batches])
+    return n_atoms[np.isin(ids, pool.frame_id)]

@@ -48,7 +48,7 @@ def surrogate_trajectory(
     volume or energy out of bounds, atoms too near or gone) goes on from its last good frame, slower
     and colder, a few times, then stops and keeps its good part. A killed run resumes.
     """
-    campaign = campaigns.load(context.partition_key)
+    campaign = campaigns.current(context)
     surrogate = mace.surrogate(campaign)
     walkers = plan_walkers(campaign, seeds, surrogate.sha256)
     engine = surrogate.engine(campaign.exploration.engine, [len(w.seed) for w in walkers])

@@ -18,8 +18,12 @@ from upath import UPath
 
 from mlip_assets.files import AnyPath, as_path, write_atomically
 
+#: Walkers a round of a campaign may have; those of later rounds are numbered on from there.
+WALKERS_A_ROUND = 100_000
 #: ``frame_id = walker number * FRAME_ID_STRIDE + step``: readable, and below 2**53 for a browser.
 FRAME_ID_STRIDE = 1_000_000_000
+#: Rounds a campaign may have, so that identifiers stay below 2**53.
+MAX_ROUNDS = 90
 ROW_GROUP_SIZE = 100
 #: A part-file is full, and the next one begun, at so many frames or bytes of them in memory.
 PART_FRAMES = 1000
@@ -373,6 +377,11 @@ class PartWriter:
         ids = self._table["frame_id"]
         path = f"{self._folder.name}/{self._path.name}"
         return Part(path, self._table.num_rows, ids[0].as_py(), ids[-1].as_py())
+
+
+def round_of(frame_id: int) -> int:
+    """The round of its campaign that explored a frame."""
+    return frame_id // (WALKERS_A_ROUND * FRAME_ID_STRIDE)
 
 
 def cut_parts(parts: Sequence[Part], n_frames: int, frame_id_step: int) -> tuple[Part, ...]:

@@ -11,6 +11,7 @@ from ase import Atoms
 from mlip_assets.campaign import Campaign, ExplorationSettings, GuardSettings, fingerprint
 from mlip_assets.dynamics.conditions import Conditions, conditions_of
 from mlip_assets.dynamics.integrator import INTEGRATOR
+from mlip_assets.dynamics.trajectory import WALKERS_A_ROUND
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def plan_walkers(campaign: Campaign, seeds: Sequence[Atoms], surrogate_sha256: s
     them the frame identifiers, of the others as they were. Each walker draws its random numbers
     from a stream of its own, derived from the campaign's seed and the walker's name. A seed that is
     not periodic in all directions has no pressure: it runs at constant volume, once a temperature.
+    Numbers, and with them frame identifiers, differ from those of the campaign's other rounds.
     """
     exploration = campaign.exploration
     cases: dict[str, tuple[int, Conditions, Atoms]] = {}
@@ -80,11 +82,16 @@ def plan_walkers(campaign: Campaign, seeds: Sequence[Atoms], surrogate_sha256: s
                 own = conditions if seed.pbc.all() else conditions.at_constant_volume()
                 name = f"{seed.info['seed_name']}_{own.label}_r{replica}"
                 cases.setdefault(name, (replica, own, seed))
+    if len(cases) > WALKERS_A_ROUND:
+        raise ValueError(
+            f"exploration: {len(cases)} walkers, at most {WALKERS_A_ROUND} have frame identifiers; "
+            "lower exploration.replicas, or explore in several campaigns"
+        )
     walkers = []
     for number, (name, (replica, conditions, seed)) in enumerate(cases.items()):
         walkers.append(
             Walker(
-                number=number,
+                number=campaign.round * WALKERS_A_ROUND + number,
                 name=name,
                 seed=seed,
                 conditions=conditions,

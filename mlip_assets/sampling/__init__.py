@@ -12,6 +12,7 @@ from mlip_assets.sampling.coverage import (
 )
 from mlip_assets.sampling.direct import DirectSelection, cluster_pool, direct_select
 from mlip_assets.sampling.embedding import Embedding, embed, fit_embedding
+from mlip_assets.sampling.frontier import Frontier, find_frontier, known_distance
 from mlip_assets.sampling.known import project_frames
 from mlip_assets.sampling.reduction import representatives
 from mlip_assets.sampling.selection import Selection, select_frames
@@ -25,6 +26,7 @@ __all__ = [
     "DescriptorSource",
     "DirectSelection",
     "Embedding",
+    "Frontier",
     "PrincipalAxes",
     "Selection",
     "cluster_pool",
@@ -32,9 +34,11 @@ __all__ = [
     "coverage_score",
     "direct_select",
     "embed",
+    "find_frontier",
     "fit_axes",
     "fit_clusters",
     "fit_embedding",
+    "known_distance",
     "measure_coverage",
     "project_frames",
     "representatives",

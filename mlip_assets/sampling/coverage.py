@@ -79,7 +79,12 @@ def coverage_score(scores: NDArray[np.float64], selected: ArrayLike, bins: int =
 
 
 def measure_coverage(
-    embedding: Embedding, selected: NDArray[np.int64], *, seed: int, n_random: int = 20
+    embedding: Embedding,
+    selected: NDArray[np.int64],
+    *,
+    labelled: NDArray[np.float64] | None = None,
+    seed: int,
+    n_random: int = 20,
 ) -> CoverageReport:
     """Measure a selection, and what a selection without any thought would have reached.
 
@@ -87,6 +92,9 @@ def measure_coverage(
     ----------
     selected
         (n_samples,) chosen rows.
+    labelled
+        (n_labelled, n_components) scores of frames labelled before, which every selection that is
+        measured is joined to.
     seed
         Of the first random selection; the others take the seeds after it.
     n_random
@@ -97,14 +105,16 @@ def measure_coverage(
     measured = by_id[:: -(-n_frames // _MEASURED)]
     radius = embedding.axes.radius or 1.0
     histograms = _Histograms(scores, BINS)
+    known = np.empty((0, scores.shape[1])) if labelled is None else labelled
 
     def measure(rows: NDArray[np.int64]) -> Coverage:
         from mlip_assets.sampling.distances import nearest
 
         rest = np.setdiff1d(measured, rows)
-        distances = nearest(scores[rest], scores[rows])[1] / radius if len(rest) else np.zeros(1)
+        reached = np.concatenate([scores[rows], known])
+        distances = nearest(scores[rest], reached)[1] / radius if len(rest) else np.zeros(1)
         median, tail = np.percentile(distances, [50, 99])
-        return Coverage(histograms.share(scores[rows]), float(median), float(tail))
+        return Coverage(histograms.share(reached), float(median), float(tail))
 
     n_samples = len(selected)
     random = [
@@ -131,14 +141,17 @@ class _Histograms:
                 "frames in it and at least one bin"
             )
         low, high = scores.min(axis=0), scores.max(axis=0)
-        self._low, self._bins = low, bins
+        self._low, self._high, self._bins = low, high, bins
         self._width = np.where(high > low, high - low, 1.0) / bins
-        self._occupied = self._count(scores)
+        self._occupied = self._bins_of(scores)
 
     def share(self, scores: NDArray[np.float64]) -> float:
         """Mean over the components of the share of occupied bins in which these scores fall."""
-        return float(np.mean(self._count(scores) / self._occupied))
+        reached = zip(self._bins_of(scores), self._occupied, strict=True)
+        return float(np.mean([len(ours & pool) / len(pool) for ours, pool in reached]))
 
-    def _count(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _bins_of(self, scores: NDArray[np.float64]) -> list[set[int]]:
+        """The bins of each component; scores beyond the pool's fall in none of its own."""
         bin_of = np.minimum(((scores - self._low) / self._width).astype(np.int64), self._bins - 1)
-        return np.array([len(np.unique(column)) for column in bin_of.T])
+        bin_of[(scores < self._low) | (scores > self._high)] = -1
+        return [set(column.tolist()) for column in bin_of.T]

@@ -38,6 +38,11 @@ class Embedding:
         """(n_components,) share of the total variance that each component explains."""
         return self.axes.explained_variance_ratio
 
+    def among(self, frame_ids: NDArray[np.int64]) -> Embedding:
+        """Only the frames with these ids, in the order they have here."""
+        kept = np.isin(self.frame_id, frame_ids)
+        return Embedding(self.frame_id[kept], self.scores[kept], self.axes)
+
     def weights(self, weighting: Weighting) -> NDArray[np.float64]:
         """(n_components,) factors on the scores where frames are compared.
 

@@ -50,6 +50,7 @@ def select_frames(
     labelled: NDArray[np.float64] | None = None,
     duplicate_tolerance: float = DUPLICATE_TOLERANCE,
     n_atoms: NDArray[np.integer] | None = None,
+    fewer_will_do: bool = False,
     seed: int = 0,
 ) -> Selection:
     """Choose exactly ``n_samples`` frames, none nearly equal to another or to a labelled one.
@@ -78,6 +79,8 @@ def select_frames(
     n_atoms
         (n_frames,) sizes of the frames; given, ``direct`` chooses in each cluster among the
         smallest cells that suffice, as 2DIRECT does (Kaplan et al., arXiv 2503.04070).
+    fewer_will_do
+        Choose all the distinct frames there are where they are fewer than ``n_samples``.
     seed
         Decides ``random``.
 
@@ -92,6 +95,8 @@ def select_frames(
         raise ValueError("clusters: made of other frames than the embedding; make them again")
     if len(np.unique(ids)) != len(ids):
         raise ValueError("frame_id: some ids occur more than once; give each frame its own")
+    if fewer_will_do:
+        n_samples = min(n_samples, len(ids))
     if not 1 <= n_samples <= len(ids):
         raise ValueError(f"n_samples: {n_samples} frames wanted of {len(ids)}")
     known = np.empty((0, embedding.scores.shape[1])) if labelled is None else labelled
@@ -108,7 +113,7 @@ def select_frames(
             picks = _uniform_stride(embedding, by_id, n_samples, taken)
         case "fps":
             picks = _farthest(embedding, by_id, n_samples, taken)
-    if len(picks) < n_samples:
+    if len(picks) < n_samples and not (fewer_will_do and picks):
         unlike = " and from those labelled" if len(known) else ""
         raise ValueError(
             f"n_samples: {n_samples} frames wanted, but of {len(ids)} only {len(picks)} are "

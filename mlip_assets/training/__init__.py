@@ -7,6 +7,7 @@ from mlip_assets.training.evaluation import evaluate
 from mlip_assets.training.fitting import fit_mace
 from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import LabelError, check_labels
+from mlip_assets.training.learning_curve import LearningPoint, learning_curve
 from mlip_assets.training.model import TrainedModel, state_dict_sha256
 from mlip_assets.training.package import pack
 from mlip_assets.training.promotion import judge, promote, promoted_model
@@ -18,6 +19,7 @@ __all__ = [
     "Calibration",
     "HeldOut",
     "LabelError",
+    "LearningPoint",
     "ModelReport",
     "Split",
     "TrainedModel",
@@ -26,6 +28,7 @@ __all__ = [
     "evaluate",
     "fit_mace",
     "judge",
+    "learning_curve",
     "pack",
     "promote",
     "promoted_model",

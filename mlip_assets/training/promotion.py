@@ -18,7 +18,8 @@ from mlip_assets.training.model import METRICS_NAME, TrainedModel
 #: held-out frames cannot tell models apart that are closer than this.
 TOLERANCE = 0.02
 ERRORS = ("force_rmse_meV_per_A", "energy_rmse_meV_per_atom")
-POINTER_NAME = "promoted.json"
+#: Below a campaign's results: the models it has promoted, and in it the file that names the best.
+PROMOTED_FOLDER, POINTER_NAME = "promoted", "promoted.json"
 #: In the folder of each promoted model, beside it: what its package needs later.
 REPORT_FOLDER, LABELS_FOLDER = "report", "labels"
 
@@ -95,6 +96,14 @@ def promote(folder: Path, model: TrainedModel, promotion: Promotion) -> None:
         model.save(own)
     record = {"model": own.name, "weights_sha256": model.weights_sha256, **asdict(promotion)}
     write_text(folder / POINTER_NAME, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def promoted_name(folder: Path) -> str | None:
+    """Folder of the promoted model, below that of all; None: none has been promoted yet."""
+    pointer = folder / POINTER_NAME
+    if not pointer.exists():
+        return None
+    return str(json.loads(pointer.read_text(encoding="utf-8"))["model"])
 
 
 def promoted_model(folder: Path) -> tuple[TrainedModel, Promotion]:

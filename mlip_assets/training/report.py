@@ -26,6 +26,7 @@ from mlip_assets.training.elasticity import (
 from mlip_assets.training.evaluation import Properties, errors_of, predict_with, references
 from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import dataset_sha256, formation_energy, structure_sha256
+from mlip_assets.training.learning_curve import LearningPoint
 from mlip_assets.training.model import TrainedModel
 from mlip_assets.training.pair_curves import PairCurve, free_energy, pair_curves
 from mlip_assets.training.phonons import GammaPhonons, gamma_phonons
@@ -84,6 +85,8 @@ class ModelReport:
     uncertainty: dict[str, Any] | None = None
     """:class:`~mlip_assets.training.Calibration` of its committee, if it has one."""
     promotion: Promotion | None = None
+    learning_curve: list[LearningPoint] = field(default_factory=list)
+    """Of the campaign's rounds until now."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNG by name."""
 
@@ -122,6 +125,7 @@ class ModelReport:
                 "pair_curves": [PairCurve(**_tuples(p)) for p in record["pair_curves"]],
                 "trials": [Trial(**_tuples(t)) for t in record["trials"]],
                 "promotion": Promotion(**promotion) if promotion else None,
+                "learning_curve": [LearningPoint(**p) for p in record.get("learning_curve", [])],
                 "pictures": {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))},
             }
         )

@@ -22,7 +22,7 @@ from mlip_assets.campaign import (
     nearest,
 )
 from mlip_assets.files import sha256_of_file, write_atomically
-from mlip_assets.training import promoted_model
+from mlip_assets.training import TrainedModel, promoted_model
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
 from resources.surrogates.base import Surrogate, SurrogateError, require_package
 from resources.surrogates.committee import unite
@@ -143,10 +143,19 @@ class MaceSurrogate(Surrogate):
         return {**super().metadata(), "kernels": kernels(self.device)}
 
     @classmethod
-    def of_campaign(cls, folder: Path, *, devices: tuple[str, ...], dtype: str) -> Surrogate:
+    def of_campaign(
+        cls, folder: Path, name: str | None = None, *, devices: tuple[str, ...], dtype: str
+    ) -> Surrogate:
         """The best model that the campaign has trained, by its own promotion rule.
 
         One with a committee is that committee, and the model itself its first member.
+
+        Parameters
+        ----------
+        folder
+            Of all models it has promoted.
+        name
+            Folder of one of them; None: the one that is promoted now.
 
         Raises
         ------
@@ -154,7 +163,7 @@ class MaceSurrogate(Surrogate):
             None has been promoted yet, or its file was changed.
         """
         try:
-            trained, _ = promoted_model(folder)
+            trained = TrainedModel.open(folder / name) if name else promoted_model(folder)[0]
         except FileNotFoundError as error:
             raise SurrogateError(
                 f"exploration.surrogate: '{OWN_SURROGATE}' is the best model this campaign has "

@@ -18,7 +18,9 @@ from mlip_assets.assets.seeds import seeds
 from mlip_assets.campaign import CampaignError
 from mlip_assets.definitions import defs
 from mlip_assets.dynamics import plan_walkers, run_walkers
-from resources.campaigns import CampaignFolder
+from mlip_assets.dynamics.trajectory import round_of
+from mlip_assets.sampling import project_frames
+from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
 
@@ -30,6 +32,7 @@ composition: {composition}
 exploration: {{n_steps: 80, sample_every: 2}}
 descriptors: {{r_cut: {r_cut}, n_max: 3, l_max: 2}}
 sampling: {{n_samples: 4, {sampling}}}
+{more}
 """
 
 
@@ -66,24 +69,26 @@ class Project:
     def __init__(self, folder, root=None):
         self.folder, self.calls = folder, folder / "calls.txt"
         self.storage = Storage(root=root or str(folder / "data"))
-        self.campaigns = CampaignFolder(folder=str(folder))
+        self.campaigns = CampaignFolder(folder=str(folder), data=self.storage.root)
         self.earlier = EarlierRuns(storage=self.storage)
         self.instance = dg.DagsterInstance.ephemeral()
 
-    def write(self, name, sampling="", composition="Cu", r_cut=3.5):
-        text = COPPER.format(name=name, composition=composition, r_cut=r_cut, sampling=sampling)
+    def write(self, name, sampling="", composition="Cu", r_cut=3.5, more=""):
+        text = COPPER.format(
+            name=name, composition=composition, r_cut=r_cut, sampling=sampling, more=more
+        )
         (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")
         self.instance.add_dynamic_partitions("campaign", [name])
         return self.campaigns.load(name)
 
-    def run(self, name, only=None):
+    def run(self, name, only=None, *, refresh=False):
         """Metadata by asset."""
 
         @dg.asset(partitions_def=campaign_partitions)
-        def surrogate_trajectory():
+        def surrogate_trajectory(context: dg.AssetExecutionContext):
             atoms = bulk("Cu", cubic=True)
             atoms.info.update(seed_name="crystal", seed_kind="crystal")
-            walkers = plan_walkers(self.campaigns.load(name), [atoms], "0" * 64)
+            walkers = plan_walkers(self.campaigns.current(context), [atoms], "0" * 64)
             return run_walkers(walkers, EMT, self.folder / "frames")
 
         resources = {
@@ -108,6 +113,7 @@ class Project:
             partition_key=name,
             instance=self.instance,
             selection=only,
+            tags={REFRESH_TAG: "true"} if refresh else None,
         )
         failed = [c.check_name for c in result.get_asset_check_evaluations() if not c.passed]
         assert set(failed) <= {"better_than_random"}  # of so few frames
@@ -139,25 +145,59 @@ def test_without_the_key_a_campaign_chooses_the_same_again(project, copper):
 
 
 @pytest.mark.usefixtures("copper")
-def test_a_campaign_beyond_itself_goes_on_with_what_is_new(project):
-    project.write("onward", "beyond: [onward]")
-    seen = set()
-    for run in range(3):
-        made = project.run("onward")
-        chosen = project.selected("onward")
-        assert len(chosen) == N_SAMPLES
-        assert not chosen & seen
-        seen |= chosen
-        selection, labels = made["selected_frames"], made["labelled_db"]
-        assert selection["n_known_frames"] == made["clusters"]["n_known_frames"] == run * N_SAMPLES
-        assert selection["clusters_new"] == N_SAMPLES  # enough cells were left for each pick
-        assert bool(selection["clusters_known"]) == (run > 0)
-        assert labels["n_labelled"] == len(seen)
-        assert labels["n_kept_of_earlier_runs"] == run * N_SAMPLES
-        assert labels["dft_calls_made"] == (N_SAMPLES if run else 0)  # the first are copper's
-    made = project.run("onward", only="labelled_db")
-    assert made["labelled_db"]["n_labelled"] == len(seen)
-    assert made["labelled_db"]["dft_calls_made"] == 0
+def test_a_refresh_labels_what_the_rounds_before_left_out(project):
+    campaign = project.write("onward", more="refresh: {n_samples: 3}")
+    made = project.run("onward")
+    assert made["labelled_db"]["dft_calls_made"] == 0  # the first are copper's
+    chosen, labelled = project.selected("onward"), N_SAMPLES
+    (first,) = project.campaigns.rounds("onward").rounds
+    assert first.known_distance > 0
+    for number in (1, 2):
+        project.campaigns.record(campaign.in_round(number - 1), finished=True)
+        made = project.run("onward", refresh=True)
+        now = project.selected("onward")
+        assert {round_of(frame) for frame in now} == {number}
+        assert 1 <= len(now) <= 3
+        assert made["pca_embedding"]["axes_from"] == "onward"
+        share = made["clusters"]["known_share"]
+        assert share == project.campaigns.rounds("onward").rounds[number].known_share
+        assert 0 < share < 1
+        assert made["clusters"]["n_known_frames"] == labelled
+        assert made["labelled_db"]["n_kept_of_earlier_runs"] == labelled
+        labelled += len(now)
+        assert made["labelled_db"]["n_labelled"] == labelled
+        assert made["labelled_db"]["dft_calls_made"] == len(now)
+        chosen |= now
+    assert len(chosen) == labelled
+
+    calls = (
+        project.n_calls()
+    )  # the round again, whether by the run that was killed in it or by hand
+    for refresh in (True, False):
+        again = project.run("onward", refresh=refresh)
+        assert project.selected("onward") == now
+        assert again["labelled_db"]["n_labelled"] == labelled
+        assert again["clusters"]["known_share"] == share
+    assert project.n_calls() == calls
+
+
+@pytest.mark.usefixtures("copper")
+def test_only_what_lies_beyond_the_labels_is_chosen(project):
+    campaign = project.write("frontier")
+    project.run("frontier")
+    project.campaigns.record(campaign, finished=True)
+    project.run("frontier", refresh=True)
+    earlier = project.earlier.own_labelled_frames(campaign.in_round(1))
+    axes = project.earlier.axes(campaign.in_round(1))
+    frames = read(project.folder / "data" / "frontier" / "selected_frames.extxyz", ":")
+    places, known = (
+        project_frames(atoms, axes, campaign.descriptors, campaign.elements)
+        for atoms in (frames, earlier)
+    )
+    within = project.campaigns.rounds("frontier").rounds[0].known_distance
+    distances = np.linalg.norm(places[:, None] - known, axis=2).min(axis=1)
+    assert len(earlier) == N_SAMPLES
+    assert (distances > within).all()
 
 
 @pytest.mark.usefixtures("copper")
@@ -208,7 +248,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
         CampaignError, match=r"described with r_cut = 3.5, this one is with r_cut = 4.5"
     ):
         project.earlier.check(wider)
-    project.earlier.check(project.write("new", "beyond: [new], axes_from: new"))
+    project.earlier.check(project.write("new", "axes_from: new"))
 
 
 def test_the_page_goes_where_the_frames_go(tmp_path):

@@ -26,6 +26,7 @@ from mlip_assets.dynamics.evaluation import evaluate as evaluate_frames
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.training import (
     HeldOut,
+    ModelReport,
     TrainedModel,
     evaluate,
     promoted_model,
@@ -36,7 +37,8 @@ from mlip_assets.training.committee import calibrated
 from mlip_assets.training.evaluation import predict
 from mlip_assets.training.labels import dataset_sha256
 from mlip_assets.training.lammps import ExportError, evaluate_export, export_lammps
-from resources.campaigns import CampaignFolder
+from mlip_assets.training.promotion import folder_of
+from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.mace import MaceResource
 from resources.surrogate import find_surrogate
 
@@ -129,7 +131,11 @@ class Project:
         torch.save(module, file)
         return file, module
 
-    def report(self, trained):
+    @property
+    def campaigns(self):
+        return CampaignFolder(folder=str(self.folder), data=str(self.folder / "data"))
+
+    def report(self, trained, *, refresh=False):
         """Metadata and passed checks."""
 
         @dg.asset(partitions_def=campaign_partitions)
@@ -147,13 +153,14 @@ class Project:
             [model, labelled_db, model_report],
             resources={
                 "storage": storage,
-                "campaigns": CampaignFolder(folder=str(self.folder)),
+                "campaigns": self.campaigns,
                 "mace": MaceResource(),
                 "report": ReportIOManager(storage=storage),
                 "io_manager": dg.mem_io_manager,
             },
             partition_key="copper",
             instance=instance,
+            tags={REFRESH_TAG: "true"} if refresh else None,
         )
         (event,) = result.asset_materializations_for_node("model_report")
         checks = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
@@ -175,12 +182,12 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     assert checks["uncertainty_ranks_errors"] == (made["uncertainty_spearman"] > 0)
     assert made["picture_uncertainty"].startswith("![picture](data:image/png")
 
-    made, _ = project.report(good)
+    made, _ = project.report(good, refresh=True)
     assert made["promoted"]
     assert made["promoted_force_rmse_meV_per_A"] > made["model_force_rmse_meV_per_A"]
     assert promoted_model(promoted)[0].weights_sha256 == good.weights_sha256
 
-    made, _ = project.report(worse)
+    made, _ = project.report(worse, refresh=True)
     assert not made["promoted"]
     assert made["promotion_reason"].startswith("worse: ")
     best, _ = promoted_model(promoted)
@@ -193,10 +200,33 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     assert Path(made["report_file"]) == report / "report.json"
 
     resource = MaceResource(own_models=str(project.folder / "data" / "{campaign}" / "promoted"))
-    campaign = CampaignFolder(folder=str(project.folder)).load("copper")
+    campaign = project.campaigns.load("copper")
     exploration = campaign.exploration.model_copy(update={"surrogate": "own-model"})
     own = resource.surrogate(campaign.model_copy(update={"exploration": exploration}))
     assert [member.file for member in own.members] == [best.model_file, *best.members]
+
+    first, second, third = project.campaigns.rounds("copper").rounds
+    assert [r.model for r in (first, second, third)] == [
+        folder_of(promoted, model).name for model in (poor, good, good)
+    ]
+    assert first.finished
+    assert second.finished
+    assert second.explored_with == first.model
+    assert second.gain == pytest.approx(1 - second.error_ratio)
+    assert second.gain > 0.5
+    assert third.error_ratio > 1
+    assert third.gain == 0
+    points = ModelReport.open(report).learning_curve
+    errors = [point.force_rmse_meV_per_A for point in points]
+    assert [point.n_labels for point in points] == [len(project.labels.labelled)] * 3
+    assert errors[1] == pytest.approx(good.metrics["splits"]["test"]["force_rmse_meV_per_A"])
+    assert errors[0] > errors[1] == errors[2]
+    assert (report / "learning_curve.png").exists()
+    explorer, *_ = resource.surrogate(campaign.in_round(1, second.explored_with)).members
+    assert explorer.file.parent.name == first.model, "what was promoted then, not now"
+
+    project.report(worse)  # the last round once more: nothing about it changes
+    assert project.campaigns.rounds("copper").rounds[2].error_ratio == third.error_ratio
 
 
 def test_the_promoted_model_is_packed(project, monkeypatch, capsys):

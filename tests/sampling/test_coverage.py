@@ -68,6 +68,16 @@ def test_report_beside_stride_and_random() -> None:
     assert found == pytest.approx(percentiles.tolist())
 
 
+def test_what_was_labelled_before_counts_for_every_selection() -> None:
+    embedding = fit_embedding(np.random.default_rng(0).normal(size=(300, 2)))
+    everything, beyond = embedding.scores, np.full((1, 2), 1e6)
+    report = measure_coverage(embedding, np.array([3]), labelled=everything, seed=0, n_random=2)
+    assert report.random_mean.score == report.selection.score == 1
+    assert report.random_mean.distance_p99 == report.selection.distance_p99 == 0
+    alone = measure_coverage(embedding, np.array([3]), seed=0, n_random=2)
+    assert measure_coverage(embedding, np.array([3]), labelled=beyond, seed=0, n_random=2) == alone
+
+
 def test_nothing_is_left_when_all_are_selected() -> None:
     embedding = fit_embedding(np.random.default_rng(0).normal(size=(30, 2)))
     everything = measure_coverage(embedding, np.arange(30), seed=0, n_random=2).selection

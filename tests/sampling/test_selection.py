@@ -168,6 +168,10 @@ def test_exactly_as_many_as_are_distinct_or_an_error_with_their_number(
     if distinct < len(values):
         with pytest.raises(ValueError, match=rf"only {distinct} are\s+distinct"):
             select_frames(embedding, clusters, distinct + 1, **settings_)
+    if distinct:
+        fewer = select_frames(embedding, clusters, 99, fewer_will_do=True, **settings_).indices
+        assert len(fewer) == distinct
+        assert {values[i] for i in fewer} | found == found
 
 
 def test_small_cells_are_preferred() -> None:
