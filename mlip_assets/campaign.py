@@ -738,7 +738,8 @@ class Campaign(_Section):
     def in_round(self, number: int, explored_with: str | None = None) -> Campaign:
         """The campaign as one of its refreshes runs it; 0 is the first run, as it is written.
 
-        A refresh has random numbers of its own and the map of the first run.
+        A refresh has random numbers of its own, the map of the first run, and as many clusters as
+        frames to choose.
 
         Parameters
         ----------
@@ -748,10 +749,9 @@ class Campaign(_Section):
         if number == 0:
             return self
         explores = {"surrogate": OWN_SURROGATE, "surrogate_sha256": None} if explored_with else {}
-        n_samples = self.refresh.n_samples or self.sampling.n_samples
         chooses = {
-            "n_samples": n_samples,
-            "n_clusters": self.sampling.n_clusters and min(self.sampling.n_clusters, n_samples),
+            "n_samples": self.refresh.n_samples or self.sampling.n_samples,
+            "n_clusters": None,
             "axes_from": self.name,
         }
         refreshed = self.model_copy(

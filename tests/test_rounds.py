@@ -109,7 +109,7 @@ def test_a_refresh_is_the_campaign_with_other_random_numbers() -> None:
     assert (first.round, first.explored_with) == (1, "model")
     assert first.exploration.surrogate == "own-model"
     assert second.exploration.surrogate == written.exploration.surrogate
-    assert (first.sampling.n_samples, first.sampling.n_clusters) == (10, 10)
+    assert (first.sampling.n_samples, first.sampling.n_clusters) == (10, None)
     assert first.sampling.axes_from == "si"
     assert written.round == 0
 

@@ -24,7 +24,7 @@ from resources.campaigns import CampaignFolder
     group="selection",
     kinds={"scikitlearn", "parquet"},
     io_manager="clusters",
-    code_version="2",
+    code_version="3",
     checks=[("no_empty_cluster", "as many clusters as asked for, none empty")],
 )
 def clusters(
@@ -70,7 +70,7 @@ def clusters(
         seed=campaign.seed,
     )
     sizes = found.sizes
-    wanted = min(sampling.n_clusters or len(sizes), len(pool.frame_id))
+    wanted = sampling.n_clusters or len(sizes)
     return dg.MaterializeResult(
         value=found,
         metadata={

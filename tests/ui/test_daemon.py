@@ -34,7 +34,7 @@ def test_the_refresh_runs_a_campaign_on_time(project, tiny_campaign):
     tiny_campaign(project.campaigns)
     every_minute = {"MLIP_REFRESH_CRON": "* * * * *"}
     by_schedule = dg.RunsFilter(
-        job_name="campaign", tags={"dagster/schedule_name": "campaign_refresh"}
+        job_name="refresh", tags={"dagster/schedule_name": "campaign_refresh"}
     )
     of_seeds = dg.AssetRecordsFilter(dg.AssetKey("seeds"), asset_partitions=["tiny"])
     with project.instance() as instance, project.running(*DAEMON, **every_minute):
