@@ -5,12 +5,15 @@
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from io_managers.label_database import LabelDatabaseIOManager
 from io_managers.parquet import DescriptorIOManager, EmbeddingIOManager
 from io_managers.storage import Storage
 from mlip_assets.campaign import Campaign, CampaignError
+from mlip_assets.dynamics import Trajectory
 from mlip_assets.dynamics.trajectory import round_of
 from mlip_assets.sampling import PrincipalAxes
 from mlip_assets.training import TrainedModel
@@ -67,6 +70,18 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
             return None
         folder = self.storage.working_folder(campaign.name, PROMOTED_FOLDER)
         return TrainedModel.open(Path(str(folder)) / campaign.explored_with)
+
+    def expected_error(
+        self, campaign: Campaign, trajectory: Trajectory, frame_ids: NDArray[np.int64]
+    ) -> NDArray[np.float64] | None:
+        """Force RMSE (n,) to expect, eV/Å, of that model for frames that it has explored.
+
+        None where it has no calibrated committee.
+        """
+        model = self.model(campaign)
+        if model is None:
+            return None
+        return model.expected_error(trajectory.column("force_spread_eV_per_A", frame_ids))
 
     def axes(self, campaign: Campaign) -> PrincipalAxes | None:
         """Axes of the campaign of ``sampling.axes_from``; None where new ones are to be fitted.

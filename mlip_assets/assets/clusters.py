@@ -105,19 +105,10 @@ def _frontier(
             "frames count as known; run it (make run) before it is refreshed"
         )
     model = earlier.model(campaign)
-    calibration = model and model.metrics.get("uncertainty")
-    if not model or not calibration or calibration["scale"] is None:
-        return find_frontier(embedding, known, within)
-    scalars = trajectory.scalars()
-    ids = scalars["frame_id"].to_numpy()
-    by_id = np.argsort(ids)
-    row_of = by_id[np.searchsorted(ids[by_id], embedding.frame_id)]
-    spread = scalars["force_spread_eV_per_A"].to_numpy()[row_of]
-    rmse_eV_per_A = model.metrics["splits"]["test"]["force_rmse_meV_per_A"] / 1000
     return find_frontier(
         embedding,
         known,
         within,
-        expected_error=calibration["scale"] * spread,
-        error_limit=campaign.refresh.unsure_above * rmse_eV_per_A,
+        expected_error=earlier.expected_error(campaign, trajectory, embedding.frame_id),
+        error_limit=campaign.refresh.unsure_above * model.force_rmse_eV_per_A if model else np.inf,
     )

@@ -73,6 +73,7 @@ def selected_frames(
         labelled=counted,
         duplicate_tolerance=sampling.duplicate_tolerance,
         n_atoms=_n_atoms(surrogate_trajectory, pool) if sampling.prefer_small_cells else None,
+        expected_error=earlier.expected_error(campaign, surrogate_trajectory, pool.frame_id),
         fewer_will_do=campaign.round > 0,
         seed=campaign.seed,
     )

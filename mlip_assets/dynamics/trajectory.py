@@ -159,6 +159,14 @@ class Trajectory:
         schema = pa.schema([FRAME_SCHEMA.field(name) for name in SCALAR_COLUMNS])
         return pa.Table.from_batches(self.iter_batches(SCALAR_COLUMNS), schema)
 
+    def column(self, name: str, frame_ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Value (n,) of one of the scalar columns for each of these frames; NaN: not known."""
+        scalars = self.scalars()
+        ids, values = (scalars[key].to_numpy() for key in ("frame_id", name))
+        by_id = np.argsort(ids)
+        found: NDArray[np.float64] = values[by_id[np.searchsorted(ids[by_id], frame_ids)]]
+        return found
+
     def frames(self, frame_ids: Sequence[int] | NDArray[np.int64]) -> list[Atoms]:
         """Build the frames with these identifiers, in the order asked for.
 

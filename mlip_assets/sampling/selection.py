@@ -50,6 +50,7 @@ def select_frames(
     labelled: NDArray[np.float64] | None = None,
     duplicate_tolerance: float = DUPLICATE_TOLERANCE,
     n_atoms: NDArray[np.integer] | None = None,
+    expected_error: NDArray[np.float64] | None = None,
     fewer_will_do: bool = False,
     seed: int = 0,
 ) -> Selection:
@@ -79,6 +80,10 @@ def select_frames(
     n_atoms
         (n_frames,) sizes of the frames; given, ``direct`` chooses in each cluster among the
         smallest cells that suffice, as 2DIRECT does (Kaplan et al., arXiv 2503.04070).
+    expected_error
+        (n_frames,) of a model, such as the calibrated spread of a committee; given, ``direct``
+        chooses from every cluster the frame with the largest, and further ones at constant rank
+        intervals down to the smallest.
     fewer_will_do
         Choose all the distinct frames there are where they are fewer than ``n_samples``.
     seed
@@ -106,7 +111,9 @@ def select_frames(
     by_id = np.argsort(ids)
     match method:
         case "direct":
-            picks = _direct(embedding, clusters, n_samples, allocation, taken, n_atoms)
+            picks = _direct(
+                embedding, clusters, n_samples, allocation, taken, n_atoms, expected_error
+            )
         case "random":
             picks = _random(embedding, by_id, n_samples, taken, seed)
         case "uniform_stride":
@@ -151,10 +158,14 @@ def _direct(
     allocation: Allocation,
     taken: _Taken,
     n_atoms: NDArray[np.integer] | None,
+    expected_error: NDArray[np.float64] | None,
 ) -> _Picks:
     sizes = clusters.sizes
-    inside_out = np.lexsort((clusters.frame_id, clusters.distance_to_centre, clusters.cluster))
-    members = np.split(inside_out, np.cumsum(sizes)[:-1])
+    order, best = clusters.distance_to_centre, "medoid"
+    if expected_error is not None:
+        order, best = -np.nan_to_num(expected_error), "most uncertain"
+    ranked = np.lexsort((clusters.frame_id, order, clusters.cluster))
+    members = np.split(ranked, np.cumsum(sizes)[:-1])
     served = np.bincount(clusters.predict(taken.labelled), minlength=len(sizes))
     room = sizes.copy()
     picks: _Picks = {}
@@ -174,7 +185,7 @@ def _direct(
                 picks[int(rows[rank])] = (
                     f"rank {rank + 1} of {among} in cluster {cluster}"
                     if rank or n_atoms is not None
-                    else f"medoid of cluster {cluster}"
+                    else f"{best} of cluster {cluster}"
                 )
             served[cluster] += len(picked)
             room[cluster] = room[cluster] - share if len(picked) == share else 0

@@ -62,6 +62,20 @@ class TrainedModel:
         )
         return calculator
 
+    @property
+    def force_rmse_eV_per_A(self) -> float:
+        """Of the components, on the held-out labels; infinite where it is not finite."""
+        rmse = self.metrics["splits"]["test"]["force_rmse_meV_per_A"]
+        return np.inf if rmse is None else rmse / 1000
+
+    def expected_error(self, spread: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Force RMSE (n,) to expect, eV/Å, of frames of which the committee has this spread (n,).
+
+        None where there is no committee, or too few held-out labels to calibrate it.
+        """
+        scale = self.metrics.get("uncertainty", {}).get("scale")
+        return None if scale is None else scale * spread
+
     def save(self, folder: Path) -> None:
         """Write models, ``parity.npz`` and, last, ``metrics.json``, which commits them.
 

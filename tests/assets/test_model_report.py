@@ -7,6 +7,7 @@ better and a worse model of them.
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
@@ -131,6 +132,11 @@ class Project:
         torch.save(module, file)
         return file, module
 
+    @cached_property
+    def models(self):
+        """A poor one, a good one, and one that is worse than either."""
+        return tuple(self.model(shaken) for shaken in (0.01, 0.001, 0.02))
+
     @property
     def campaigns(self):
         return CampaignFolder(folder=str(self.folder), data=str(self.folder / "data"))
@@ -168,7 +174,7 @@ class Project:
 
 
 def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
-    poor, good, worse = (project.model(shaken) for shaken in (0.01, 0.001, 0.02))
+    poor, good, worse = project.models
     promoted = project.data / "promoted"
 
     made, checks = project.report(poor)
@@ -205,9 +211,13 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     own = resource.surrogate(campaign.model_copy(update={"exploration": exploration}))
     assert [member.file for member in own.members] == [best.model_file, *best.members]
 
+
+def test_each_report_ends_a_round_and_draws_the_learning_curve(project):
+    """After the test above, whose three models were those of a first run and two refreshes."""
+    poor, good, worse = project.models
     first, second, third = project.campaigns.rounds("copper").rounds
     assert [r.model for r in (first, second, third)] == [
-        folder_of(promoted, model).name for model in (poor, good, good)
+        folder_of(project.data / "promoted", model).name for model in (poor, good, good)
     ]
     assert first.finished
     assert second.finished
@@ -216,12 +226,15 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     assert second.gain > 0.5
     assert third.error_ratio > 1
     assert third.gain == 0
+    report = project.data / "model_report"
     points = ModelReport.open(report).learning_curve
     errors = [point.force_rmse_meV_per_A for point in points]
     assert [point.n_labels for point in points] == [len(project.labels.labelled)] * 3
     assert errors[1] == pytest.approx(good.metrics["splits"]["test"]["force_rmse_meV_per_A"])
     assert errors[0] > errors[1] == errors[2]
     assert (report / "learning_curve.png").exists()
+    resource = MaceResource(own_models=str(project.folder / "data" / "{campaign}" / "promoted"))
+    campaign = project.campaigns.load("copper")
     explorer, *_ = resource.surrogate(campaign.in_round(1, second.explored_with)).members
     assert explorer.file.parent.name == first.model, "what was promoted then, not now"
 

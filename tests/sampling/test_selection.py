@@ -174,6 +174,18 @@ def test_exactly_as_many_as_are_distinct_or_an_error_with_their_number(
         assert {values[i] for i in fewer} | found == found
 
 
+def test_the_most_uncertain_frame_of_every_cluster_is_chosen() -> None:
+    embedding, clusters = pool_of([40, 20, 10, 5])
+    error = np.random.default_rng(5).random(75)
+    error[np.argmax(error)] = np.nan  # not known: not the first to be looked at
+    chosen = select_frames(embedding, clusters, 4, expected_error=error)
+    largest = [
+        np.nanmax(np.where(clusters.cluster == cluster, error, np.nan)) for cluster in range(4)
+    ]
+    assert sorted(error[chosen.indices]) == sorted(largest)
+    assert all(reason.startswith("most uncertain of cluster") for reason in chosen.reasons)
+
+
 def test_small_cells_are_preferred() -> None:
     embedding, clusters = pool_of([30, 30, 30])
     n_atoms = np.random.default_rng(0).choice([8, 16, 64], 90)
