@@ -17,7 +17,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from ase.data import atomic_numbers
@@ -31,6 +31,9 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SeedKind = Literal[
     "crystal",
@@ -660,11 +663,28 @@ class TrainingSettings(_Section):
         "surrogate",
         description="surrogate: fine-tune the exploration model; scratch: random weights",
     )
+    fine_tuning: Literal["naive", "multihead"] = Field(
+        "naive",
+        description="naive: the labels alone, whose elements alone the model then knows | multihead: "
+        "what the exploration model says of the structures of replay is taught beside them",
+    )
+    replay: str | None = Field(
+        None,
+        description="extended XYZ of structures the tuned model must not forget, relative to this "
+        "file, labelled by the exploration model itself (multihead)",
+    )
     num_channels: int = Field(16, ge=4, le=512, description="channels (scratch)")
     max_L: int = Field(0, ge=0, le=3, description="equivariance of the messages (scratch)")
     correlation: int = Field(2, ge=1, le=4, description="body order minus one (scratch)")
     r_max: float = Field(5.0, gt=1, le=12, description="cut-off radius, Å (scratch)")
     max_epochs: int = Field(120, ge=4, description="passes over the training set")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="epochs without a lower validation loss after which a stage ends, best above a "
+        "tenth of max_epochs, when the learning rate falls; null: none, for a few validation frames "
+        "are noisy and the best epoch is kept anyway",
+    )
     batch_size: int = Field(4, ge=1, description="structures in a batch")
     learning_rate: float = Field(
         0.01, gt=0, lt=1, description="initial step of the optimiser; a fifth of it when tuning"
@@ -677,6 +697,24 @@ class TrainingSettings(_Section):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda"
     )
+
+    @model_validator(mode="after")
+    def _replay_and_multihead(self) -> Self:
+        if self.fine_tuning == "multihead" and self.start_from == "scratch":
+            raise ValueError(
+                "fine_tuning: multihead needs a model to start from; write 'start_from: surrogate'"
+            )
+        if self.fine_tuning == "multihead" and self.replay is None:
+            raise ValueError(
+                "fine_tuning: multihead needs structures to replay; write 'replay: <file>.xyz', or "
+                "'fine_tuning: naive'"
+            )
+        if self.fine_tuning == "naive" and self.replay is not None:
+            raise ValueError(
+                f"replay: '{self.replay}' is not used by 'fine_tuning: naive'; write 'start_from: "
+                "surrogate' and 'fine_tuning: multihead', or leave replay out"
+            )
+        return self
 
 
 class RefreshSettings(_Section):
@@ -928,6 +966,9 @@ def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
             )
         update = {"pseudopotentials": str(folder)}
         updates["labelling"] = campaign.labelling.model_copy(update=update)
+    if campaign.training.replay is not None:
+        update = {"replay": _readable_replay(campaign.training.replay, file)}
+        updates["training"] = campaign.training.model_copy(update=update)
     return campaign.model_copy(update=updates)
 
 
@@ -982,29 +1023,47 @@ def _found_surrogate(name: str, file: Path) -> str:
 
 
 def _readable_structure(name: str, campaign: Campaign, file: Path) -> str:
-    from ase import Atoms
-    from ase.io import read
-
-    path = (file.parent / name).resolve()
     where = f"{file}: seeds.files: '{name}'"
-    if not path.is_file():
-        raise CampaignError(
-            f"{where} does not exist ({path}); give a path relative to {file.parent}"
-        )
-    try:
-        atoms = read(path, index=-1)
-        assert isinstance(atoms, Atoms)
-    except Exception as error:  # ASE's readers raise whatever their parsers meet
-        raise CampaignError(
-            f"{where} cannot be read as a structure ({type(error).__name__}: {error}); use a format "
-            "ASE reads, such as .cif, .xyz or POSCAR"
-        ) from error
+    path, (atoms,) = _read_structures(name, file, where, "-1:")
     foreign = sorted(set(atoms.get_chemical_symbols()) - set(campaign.elements))
     if foreign:
         raise CampaignError(
             f"{where} holds {', '.join(foreign)}, which the composition {campaign.composition} lacks"
         )
     return str(path)
+
+
+def _readable_replay(name: str, file: Path) -> str:
+    where = f"{file}: training.replay: '{name}'"
+    path, structures = _read_structures(name, file, where, ":")
+    if len(structures) < 2:
+        raise CampaignError(
+            f"{where} holds {len(structures)} structure(s); give two or more, to train on and to "
+            "validate on"
+        )
+    nameless = [i for i, atoms in enumerate(structures) if not atoms.numbers.all()]
+    if nameless:
+        raise CampaignError(
+            f"{where}: structure {nameless[0]} holds X, which is no chemical element; leave it out"
+        )
+    return str(path)
+
+
+def _read_structures(name: str, file: Path, where: str, index: str) -> tuple[Path, list[Atoms]]:
+    from ase.io import read
+
+    path = (file.parent / name).resolve()
+    if not path.is_file():
+        raise CampaignError(
+            f"{where} does not exist ({path}); give a path relative to {file.parent}"
+        )
+    try:
+        return path, list(read(path, index=index))
+    except Exception as error:  # ASE's readers raise whatever their parsers meet
+        raise CampaignError(
+            f"{where} cannot be read as a structure ({type(error).__name__}: {error}); use a format "
+            "ASE reads, such as .cif, .xyz or POSCAR"
+        ) from error
 
 
 def _count_elements(composition: str) -> dict[str, int]:

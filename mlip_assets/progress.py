@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +20,8 @@ class Standing:
     total: int
     rate_per_s: float
     """Units a second in this run; 0 when nothing can be said yet."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the last unit was like, such as its loss."""
 
     @property
     def remaining_s(self) -> float | None:
@@ -29,6 +31,7 @@ class Standing:
     def __str__(self) -> str:
         percent = 100 * self.done / self.total if self.total else 100.0
         said = f"{self.label}: {self.done}/{self.total} {self.unit} ({percent:.0f} %)"
+        said += "".join(f", {name} {value:.4g}" for name, value in self.figures.items())
         if self.remaining_s is None:
             return said
         rate, unit = self.rate_per_s, self.unit
@@ -62,12 +65,17 @@ class Progress:
         self._every_s, self._on_told = every_s, on_told
         self._started = self._told = self._clock()
         self._under_way = False
+        self._figures: Mapping[str, float] = {}
         if already_done:
             _log.info("%s: resuming, %d of %d %s already done", label, already_done, total, unit)
 
-    def advance(self, n: int = 1) -> None:
-        """Count ``n`` more units, and tell when it is time to, or when all is done."""
+    def advance(self, n: int = 1, **figures: float) -> None:
+        """Count ``n`` more units, and tell when it is time to, or when all is done.
+
+        ``figures`` describe the last of them and are told with the rest.
+        """
         self.done += n
+        self._figures = figures
         if not self._under_way and 100 * n <= self.total:
             # The first of many units paid for loading a model; the rate must not.
             self._started, self._uncounted = self._clock(), self.done
@@ -85,7 +93,7 @@ class Progress:
         """Where things stand now."""
         elapsed_s = self._clock() - self._started
         rate = (self.done - self._uncounted) / elapsed_s if elapsed_s > 0 else 0.0
-        return Standing(self.label, self.unit, self.done, self.total, rate)
+        return Standing(self.label, self.unit, self.done, self.total, rate, self._figures)
 
     def _tell_when_due(self) -> None:
         now = self._clock()

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import ase.io
 import pytest
 import yaml
+from ase import Atoms
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -145,6 +147,24 @@ def test_constant_pressure_is_none_unless_said(tmp_path):
         ("name: silicon\n", "composition: missing"),
         ("name: silicon\ncomposition: Fe2O3\n", "seeds.files"),
         ("name: silicon\ncomposition: Si\nseeds: 3\n", "seeds"),
+        (
+            "name: silicon\ncomposition: Si\ntraining: {fine_tuning: multihead}\n",
+            "training.fine_tuning: multihead needs structures to replay; write 'replay:",
+        ),
+        (
+            "name: silicon\ncomposition: Si\ntraining: {replay: world.xyz}\n",
+            "training.replay: 'world.xyz' is not used by 'fine_tuning: naive'; write",
+        ),
+        (
+            "name: silicon\ncomposition: Si\n"
+            "training: {start_from: scratch, fine_tuning: multihead, replay: world.xyz}\n",
+            "training.fine_tuning: multihead needs a model to start from; write 'start_from:",
+        ),
+        (
+            "name: silicon\ncomposition: Si\n"
+            "training: {fine_tuning: multihead, replay: world.xyz}\n",
+            "training.replay: 'world.xyz' does not exist",
+        ),
     ],
 )
 def test_errors_name_file_key_and_fix(tmp_path, text, said):
@@ -179,6 +199,27 @@ def test_structure_of_another_element(tmp_path):
     bulk("Cu").write(tmp_path / "copper.cif")
     with pytest.raises(CampaignError, match="holds Cu"):
         load(write(tmp_path, "name: silicon\ncomposition: Si\nseeds:\n  files: [copper.cif]\n"))
+
+
+@pytest.mark.parametrize(
+    ("structures", "said"),
+    [
+        ([Atoms("Cu")], "holds 1 structure(s); give two or more"),
+        ([Atoms("Cu"), Atoms("CuX")], "structure 1 holds X, which is no chemical element"),
+        (None, "cannot be read as a structure"),
+    ],
+)
+def test_what_cannot_be_replayed_is_told(tmp_path, structures, said):
+    text = "name: silicon\ncomposition: Si\ntraining: {fine_tuning: multihead, replay: w.xyz}\n"
+    ase.io.write(tmp_path / "w.xyz", [Atoms("Cu"), Atoms("NaCl")])
+    assert load(write(tmp_path, text)).training.replay == str(tmp_path / "w.xyz")
+    if structures is None:
+        (tmp_path / "w.xyz").write_text("no structure\n")
+    else:
+        ase.io.write(tmp_path / "w.xyz", structures)
+    with pytest.raises(CampaignError, match=r"silicon\.yaml: training\.replay: 'w\.xyz'") as error:
+        load(write(tmp_path, text))
+    assert said in str(error.value)
 
 
 def test_fingerprint_ignores_key_order_but_not_values():

@@ -36,6 +36,16 @@ def test_figures_are_told_as_often_as_sentences_and_what_was_done_before_is_no_s
     assert progress.already_done == 40
 
 
+def test_what_the_last_unit_was_like_is_told_with_the_rest():
+    told = []
+    progress = Progress("training", 3, "epochs", every_s=0, on_told=told.append)
+    progress.advance(loss=0.123456)
+    progress.advance()
+    assert told[0].figures == {"loss": 0.123456}
+    assert str(told[0]).startswith("training: 1/3 epochs (33 %), loss 0.1235, ")
+    assert told[1].figures == {}
+
+
 def test_without_anything_done_there_is_no_rate():
     told = []
     Progress("SOAP", 10, "frames", on_told=told.append).skip(10)

@@ -110,6 +110,7 @@ def observed(context: dg.AssetExecutionContext) -> Callable[[Standing], None]:
         known: dict[str, float] = {
             f"{standing.unit}_done": standing.done,
             f"{standing.unit}_total": standing.total,
+            **standing.figures,
         }
         if standing.remaining_s is not None:
             known[f"{standing.unit}_per_s"] = float(f"{standing.rate_per_s:.3g}")

@@ -6,8 +6,9 @@ import dagster as dg
 
 from io_managers.storage import Storage
 from mlip_assets import figures
-from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.assets.contract import check, observed, pipeline_asset
 from mlip_assets.labelling import LabelledDatabase
+from mlip_assets.report_figures import training_curve
 from mlip_assets.training import TrainedModel, fit_mace
 from resources.campaigns import CampaignFolder
 from resources.devices import find_device
@@ -37,8 +38,9 @@ def model(
     """MACE trained on the labels by mace-torch's own trainer, evaluated on frames held out.
 
     The test frames are near-duplicates of no training frame, and what the campaign has once held
-    out it never trains on. A killed training resumes. The further models of the committee, each
-    on a part of the training labels, tell by their disagreement where the model is unsure.
+    out it never trains on. A killed training resumes, and one whose batch does not fit into the
+    GPU goes on with half of it. The further models of the committee, each on a part of the training
+    labels, tell by their disagreement where the model is unsure.
     """
     campaign = campaigns.current(context)
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
@@ -54,10 +56,12 @@ def model(
         foundation_model=tuned,
         device=find_device(campaign.training.device, "training.device"),
         held_out_file=work.parent / HELD_OUT_NAME,
+        on_told=observed(context),
     )
 
     test = trained.metrics["splits"]["test"]
     naive = trained.metrics["mean_predictor"]["test"]
+    told = {key: value for key, value in trained.metrics["training"].items() if key != "curve"}
     errors = {f"test_{name}": value for name, value in test.items() if value is not None}
     return dg.MaterializeResult(
         value=trained,
@@ -70,7 +74,9 @@ def model(
             "started_from": trained.start_from,
             "committee": 1 + len(trained.members),
             "n_left_out": trained.metrics["n_left_out"],
+            **told,
             "errors": figures.error_table(trained),
+            "curve": figures.markdown(training_curve(trained)),
             "picture": figures.markdown(figures.parity_plot(trained)),
         },
         check_results=[

@@ -70,7 +70,8 @@ def model_card(
 def _origin(campaign: Campaign, model: TrainedModel) -> str:
     if model.start_from == "scratch":
         return "Trained from random weights"
-    return f"Fine-tuned from the surrogate `{campaign.exploration.surrogates[0]}`"
+    how = "with replay " if campaign.training.fine_tuning == "multihead" else ""
+    return f"Fine-tuned {how}from the surrogate `{campaign.exploration.surrogates[0]}`"
 
 
 def _domain(
@@ -83,7 +84,7 @@ def _domain(
     energies = [formation_energy(frame, isolated_energies) for frame in labelled]
     largest = max(np.linalg.norm(f.arrays["REF_forces"], axis=1).max() for f in labelled)
     lines = [
-        f"elements: {', '.join(model.elements)}",
+        f"elements: {', '.join(symbol for symbol in model.elements if symbol in isolated_energies)}",
         f"temperatures of the dynamics that the frames are from: {', '.join(temperatures)}",
         _span("densities of the periodic frames, g/cm³", densities),
         _span("energies above the free atoms, eV/atom", energies),

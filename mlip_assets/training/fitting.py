@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 from ase.data import atomic_numbers
 from ase.io import write
 
 from mlip_assets.campaign import TrainingSettings, fingerprint
-from mlip_assets.files import locked, write_atomically
-from mlip_assets.progress import Progress
+from mlip_assets.files import locked, sha256_of_file, write_atomically, write_text
+from mlip_assets.progress import Progress, Standing
 from mlip_assets.training.committee import SHARE, calibrated, member_splits
+from mlip_assets.training.curve import read_curve
 from mlip_assets.training.evaluation import Properties, metrics_of, predict, references
 from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import check_labels, dataset_sha256, structure_sha256
 from mlip_assets.training.model import TrainedModel, state_dict_sha256
+from mlip_assets.training.replay import (
+    LABEL_HEAD,
+    Replay,
+    keep_label_head,
+    read_structures,
+    replayed,
+)
 from mlip_assets.training.splits import Split, split_labels
-from mlip_assets.training.trainer import TrainingError, run_trainer, verify_log
+from mlip_assets.training.trainer import (
+    OutOfMemoryError,
+    TrainingError,
+    run_trainer,
+    verify_log,
+)
+
+if TYPE_CHECKING:
+    import torch
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +95,12 @@ STAGE_TWO_SLOWDOWN = 0.2
 #: lowest held-out errors, 0.01 spoils them a little; from random weights 0.01 beats 0.005.
 TUNING_SLOWDOWN = 0.2
 NAME = "mace"
+#: The trainer's words -> ours.
+_FIGURES = {
+    "loss": "loss",
+    "RMSE_E_per_atom": "energy_rmse_meV_per_atom",
+    "RMSE_F": "force_rmse_meV_per_A",
+}
 #: Of either stage: the newest may be half-written when the trainer is killed.
 KEPT_CHECKPOINTS = 2
 
@@ -90,15 +115,19 @@ def fit_mace(
     foundation_model: Path | None = None,
     device: str = "cpu",
     held_out_file: Path | None = None,
+    on_told: Callable[[Standing], None] | None = None,
 ) -> TrainedModel:
     """Train a MACE potential on energies, forces and, where labelled, stresses.
 
     Batatia et al., "MACE: Higher Order Equivariant Message Passing Neural Networks", NeurIPS 2022;
     from a foundation model by naive fine-tuning (all weights, no replay), which keeps only the
-    elements of the labels. Work lies in a folder of ``work_dir`` named by the hashes of the labels
-    and the settings: a killed training goes on from its last checkpoint, and a finished one is
-    returned as it is. The further members of a committee lie in folders of their own within it, so
-    the model itself is the same with and without one.
+    elements of the labels, or by multi-head replay (Batatia et al., arXiv:2401.00096), which trains
+    a second head on what the foundation model says of other structures, keeps their elements too,
+    and hands over the head of the labels alone. A batch that does not fit into the GPU is halved.
+    Work lies in a folder of ``work_dir`` named by the hashes of the labels and the settings: a
+    killed training goes on from its last checkpoint, and a finished one is returned as it is. The
+    further members of a committee lie in folders of their own within it, so the model itself is the
+    same with and without one.
 
     Parameters
     ----------
@@ -120,13 +149,17 @@ def fit_mace(
     held_out_file
         Where a campaign records what it holds out (:class:`HeldOut`), before it trains: every
         later fit holds out the same. None: a split of its own.
+    on_told
+        Called every few seconds with the epochs done and the last one's loss and errors on the
+        frames that pick the epoch.
 
     Raises
     ------
     LabelError
         The labels cannot be trained on.
     ValueError
-        No split can be made, or the foundation model is missing or lacks an element.
+        No split can be made, the replay cannot be used, or the foundation model is missing or lacks
+        an element of the labels or the replay.
     TrainingError
         The trainer failed, did not do what was asked, or diverged.
     """
@@ -138,17 +171,22 @@ def fit_mace(
             "training.start_from: surrogate needs the surrogate's model file; pass "
             "foundation_model or set start_from: scratch"
         )
+    foundation = _foundation(tuned, elements) if tuned else None
+    structures = read_structures(Path(settings.replay)) if settings.replay else []
+    if foundation is not None and structures:
+        _require_replayable(foundation, structures, str(settings.replay))
     split = _recorded_split(labelled, settings, seed, held_out_file)
     data_hash = dataset_sha256(labelled, isolated_energies)
     settings_hash = fingerprint(
-        settings.model_dump(exclude={"device", "committee"}),
+        settings.model_dump(exclude={"device", "committee", "replay"}),
         {
             "recipe": [OPTIONS, SCRATCH_OPTIONS, STAGE_TWO_SHARE, STAGE_TWO_SLOWDOWN, SHARE],
             "tuning_slowdown": TUNING_SLOWDOWN,
             "mace": version("mace-torch"),
             "seed": seed,
             "held_out": sorted(structure_sha256(frame) for frame in split.test),
-            "foundation": _foundation_sha256(tuned, elements) if tuned else None,
+            "foundation": state_dict_sha256(foundation) if foundation is not None else None,
+            "replay": sha256_of_file(settings.replay) if settings.replay else None,
         },
     )
     folder = work_dir / f"{data_hash[:16]}-{settings_hash[:16]}"
@@ -158,20 +196,34 @@ def fit_mace(
             _log.info("training: reusing the finished model in %s", finished)
             return TrainedModel.open(finished)
         started = time.monotonic()
-        main = _trained(split, isolated_energies, settings, folder, seed, tuned, device)
+        replay = None
+        if foundation is not None and structures:
+            _log.info(
+                "training: the foundation model labels %d replayed structures", len(structures)
+            )
+            replay = replayed(structures, foundation, seed)
+        train = partial(
+            _trained,
+            isolated_energies=isolated_energies,
+            settings=settings,
+            foundation_model=tuned,
+            replay=replay,
+            device=device,
+            on_told=on_told,
+        )
+        main, told = train(split, folder=folder, seed=seed)
         members = []
         for number, own in enumerate(member_splits(split, settings.committee - 1, seed=seed), 1):
             _log.info("training: member %d of a committee of %d", number + 1, settings.committee)
-            place, own_seed = folder / f"committee_{number}", (seed + number) % 2**32
-            members.append(
-                _trained(own, isolated_energies, settings, place, own_seed, tuned, device)
-            )
+            place = folder / f"committee_{number}"
+            members.append(train(own, folder=place, seed=(seed + number) % 2**32)[0])
         model = _measured(
             main,
             members,
             split,
+            told,
             dataset_sha256=data_hash,
-            elements=elements,
+            elements=_elements_of([*labelled, *structures]),
             start_from=settings.start_from,
             wall_s=time.monotonic() - started,
         )
@@ -208,38 +260,40 @@ def _recorded_split(
     return made
 
 
-def _trained(
-    split: Split,
-    isolated_energies: Mapping[str, float],
-    settings: TrainingSettings,
-    folder: Path,
-    seed: int,
-    foundation_model: Path | None,
-    device: str,
-) -> Path:
-    """The model file, which appears once its training has ended and been verified."""
-    ended = folder / f"{NAME}.trained.model"
+def _trained(split: Split, *, folder: Path, **task: Any) -> tuple[Path, dict[str, Any]]:
+    """What :func:`_train` gives, kept once the training has ended and been verified."""
+    ended, told_file = folder / f"{NAME}.trained.model", folder / f"{NAME}.trained.json"
     if not ended.exists():
-        _train(split, isolated_energies, settings, folder, seed, foundation_model, device)
+        model_file, told = _train(split, folder=folder, **task)
+        write_text(told_file, json.dumps(told))
         with write_atomically(ended) as aside:
-            shutil.copyfile(folder / f"{NAME}_stagetwo.model", aside)
-    return ended
+            shutil.copyfile(model_file, aside)
+    return ended, json.loads(told_file.read_text(encoding="utf-8"))
 
 
 def _train(
     split: Split,
+    *,
     isolated_energies: Mapping[str, float],
     settings: TrainingSettings,
     folder: Path,
     seed: int,
     foundation_model: Path | None,
+    replay: Replay | None,
     device: str,
-) -> None:
+    on_told: Callable[[Standing], None] | None,
+) -> tuple[Path, dict[str, Any]]:
+    """Where the trained model lies, of one head, and what is to be told of its training."""
     energies = {atomic_numbers[e]: float(isolated_energies[e]) for e in _elements_of(split.train)}
     for name in ("train", "valid"):
         _write_frames(folder / f"{name}.xyz", split.by_name[name])
     with_stress = any("REF_stress" in frame.info for frame in split.train)
-    start_stage_two = max(1, round(settings.max_epochs * (1 - STAGE_TWO_SHARE)))
+    # Two epochs at least: one that runs out of patience in stage one skips the first of stage two.
+    start_stage_two = min(
+        round(settings.max_epochs * (1 - STAGE_TWO_SHARE)), settings.max_epochs - 2
+    )
+    # A head with less than a batch has none: the trainer drops what does not fill one.
+    smallest_head = min(len(split.train), len(replay.train) if replay else len(split.train))
     learning_rate = settings.learning_rate * (TUNING_SLOWDOWN if foundation_model else 1)
     arguments = {
         **OPTIONS,
@@ -251,10 +305,11 @@ def _train(
         "valid_file": "valid.xyz",
         "E0s": str(energies),
         "loss": "stress" if with_stress else "weighted",
-        "batch_size": min(settings.batch_size, len(split.train)),
+        "batch_size": min(settings.batch_size, smallest_head),
         "valid_batch_size": min(settings.batch_size, len(split.valid)),
         "max_num_epochs": settings.max_epochs,
         "start_swa": start_stage_two,
+        "patience": settings.patience or settings.max_epochs,
         "lr": learning_rate,
         "swa_lr": learning_rate * STAGE_TWO_SLOWDOWN,
         "scheduler_patience": max(5, settings.max_epochs // 10),
@@ -262,7 +317,7 @@ def _train(
     if foundation_model:
         arguments |= {
             "foundation_model": foundation_model.resolve(),
-            "multiheads_finetuning": False,
+            "multiheads_finetuning": str(replay is not None),
         }
     else:
         arguments |= SCRATCH_OPTIONS | {
@@ -271,40 +326,93 @@ def _train(
             "correlation": settings.correlation,
             "r_max": settings.r_max,
         }
-    _drop_torn_checkpoints(folder / "checkpoints")
+    if replay:
+        _write_frames(folder / "replay_train.xyz", replay.train)
+        _write_frames(folder / "replay_valid.xyz", replay.valid)
+        # Elements that no label holds stay where the foundation model has them.
+        foreign = {atomic_numbers[e]: energy for e, energy in replay.atomic_energies.items()}
+        arguments |= {
+            "E0s": str(foreign | energies),
+            "pt_train_file": "replay_train.xyz",
+            "pt_valid_file": "replay_valid.xyz",
+            "force_mh_ft_lr": "True",  # no bare flag
+        }
     _log.info(
         "training: MACE from %s on %d frames, %d to pick the epoch, %d held out; log: %s",
         foundation_model.name if foundation_model else "random weights",
         *(len(frames) for frames in split.by_name.values()),
         folder / "train.log",
     )
-    watcher = _EpochWatcher(settings.max_epochs, folder / "checkpoints")
-    lines = run_trainer(arguments, folder, device=device, on_line=watcher)
+    watcher = _EpochWatcher(settings.max_epochs, folder / "checkpoints", on_told)
+    lines = _run_in_memory(arguments, folder, device, watcher)
     verify_log(
         lines,
         isolated_energies=energies,
         n_train=len(split.train),
         n_valid=len(split.valid),
         foundation_model=foundation_model,
+        n_replay=(len(replay.train), len(replay.valid)) if replay else None,
     )
+    model_file = folder / f"{NAME}_stagetwo.model"
+    if replay:
+        model_file = keep_label_head(model_file, folder / f"{NAME}_labels.model", split.train[0])
+    curve = read_curve(folder / "results" / f"{NAME}_run-{seed}_train.txt")
+    n_epochs = len(curve["epoch"])
+    return model_file, {
+        "epochs": n_epochs,
+        "stopped_early": n_epochs < settings.max_epochs,
+        "stage_two_epoch": min(e for e in curve["epoch"] if e is not None and e >= start_stage_two),
+        "batch_size": arguments["batch_size"],
+        "n_replayed": len(replay.train) + len(replay.valid) if replay else 0,
+        "curve": curve,
+    }
+
+
+def _run_in_memory(
+    arguments: dict[str, Any], folder: Path, device: str, on_line: Callable[[str], None]
+) -> list[str]:
+    """Run the trainer from its last checkpoint, with half the batch each time it does not fit."""
+    while True:
+        _drop_torn_checkpoints(folder / "checkpoints")
+        try:
+            return run_trainer(arguments, folder, device=device, on_line=on_line)
+        except OutOfMemoryError:
+            if arguments["batch_size"] == 1:
+                raise
+            for key in ("batch_size", "valid_batch_size"):
+                arguments[key] = max(1, arguments[key] // 2)
+            _log.warning(
+                "training: the batch does not fit into the memory of %s; going on with batch_size %d",
+                device,
+                arguments["batch_size"],
+            )
 
 
 class _EpochWatcher:
     """Turns the trainer's lines into progress, and deletes the checkpoints it has outrun."""
 
-    def __init__(self, n_epochs: int, checkpoints: Path) -> None:
-        self._n_epochs = n_epochs
+    def __init__(
+        self, n_epochs: int, checkpoints: Path, on_told: Callable[[Standing], None] | None
+    ) -> None:
+        self._n_epochs, self._on_told = n_epochs, on_told
         self._checkpoints = checkpoints
         self._progress: Progress | None = None
 
     def __call__(self, line: str) -> None:
-        epoch = re.search(r"INFO: Epoch (\d+): ", line)
+        epoch = re.search(rf"INFO: Epoch (\d+): head: {LABEL_HEAD}, ", line)
         if epoch is None:
             return
         done = int(epoch.group(1)) + 1
         if self._progress is None:
-            self._progress = Progress("training", self._n_epochs, "epochs", already_done=done - 1)
-        self._progress.advance(done - self._progress.done)
+            self._progress = Progress(
+                "training", self._n_epochs, "epochs", already_done=done - 1, on_told=self._on_told
+            )
+        figures = {
+            name: value
+            for word, name in _FIGURES.items()
+            if (value := _after(word, line)) is not None
+        }
+        self._progress.advance(done - self._progress.done, **figures)
         for stage in (r"epoch-(\d+)\.pt", r"epoch-(\d+)_swa\.pt"):
             found = {
                 int(match.group(1)): path
@@ -315,14 +423,27 @@ class _EpochWatcher:
                 found[old].unlink()
 
 
+def _after(word: str, line: str) -> float | None:
+    """The finite number that follows ``word=``."""
+    found = re.search(rf"{word}=\s*(\S+?),?(\s|$)", line)
+    return float(found.group(1)) if found and math.isfinite(float(found.group(1))) else None
+
+
 def _measured(
-    model_file: Path, members: Sequence[Path], split: Split, **origin: Any
+    model_file: Path,
+    members: Sequence[Path],
+    split: Split,
+    training: Mapping[str, Any],
+    **origin: Any,
 ) -> TrainedModel:
     """The trained model with its errors on every set, and what its committee knows of them."""
     import torch
 
     predicted = predict(model_file, split.by_name)
-    metrics = metrics_of(split.by_name, predicted) | {"n_left_out": len(split.left_out)}
+    metrics = metrics_of(split.by_name, predicted) | {
+        "n_left_out": len(split.left_out),
+        "training": training,
+    }
     if metrics["splits"]["train"]["force_rmse_meV_per_A"] is None:
         raise TrainingError(
             "the training diverged (the forces are not finite); lower training.learning_rate"
@@ -384,19 +505,42 @@ def _elements_of(frames: Sequence[Atoms]) -> tuple[str, ...]:
     return tuple(sorted(symbols, key=atomic_numbers.__getitem__))
 
 
-def _foundation_sha256(model_file: Path, elements: Sequence[str]) -> str:
-    """Hash of the foundation model's weights, having checked that it knows the elements."""
+def _foundation(model_file: Path, elements: Sequence[str]) -> torch.nn.Module:
+    """The foundation model, having checked that it knows the elements of the labels."""
     import mace  # noqa: F401  (the classes the pickle names)
     import torch
 
     if not model_file.is_file():
         raise ValueError(f"foundation model {model_file} does not exist")
-    module = torch.load(model_file, map_location="cpu", weights_only=False)
-    known = {int(z) for z in module.atomic_numbers}
-    missing = [element for element in elements if atomic_numbers[element] not in known]
+    module: torch.nn.Module = torch.load(model_file, map_location="cpu", weights_only=False)
+    missing = _unknown_to(module, elements)
     if missing:
         raise ValueError(
             f"foundation model {model_file} does not know {', '.join(missing)}; set "
             "training.start_from: scratch or explore with a surrogate that does"
         )
-    return state_dict_sha256(module)
+    return module
+
+
+def _require_replayable(
+    foundation: torch.nn.Module, structures: Sequence[Atoms], replay: str
+) -> None:
+    missing = _unknown_to(foundation, _elements_of(structures))
+    if missing:
+        raise ValueError(
+            f"training.replay: {replay} holds {', '.join(missing)}, which the foundation model does "
+            "not know and cannot replay; leave these structures out"
+        )
+    heads = list(getattr(foundation, "heads", []))
+    if len(heads) > 1:
+        raise ValueError(
+            f"training.fine_tuning: the foundation model has the heads {', '.join(heads)}, and it "
+            "does not follow which to replay; keep one of them with mace_select_head, or write "
+            "'fine_tuning: naive'"
+        )
+
+
+def _unknown_to(module: torch.nn.Module, elements: Sequence[str]) -> list[str]:
+    numbers: Any = module.atomic_numbers
+    known = {int(z) for z in numbers}
+    return [element for element in elements if atomic_numbers[element] not in known]

@@ -15,6 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from ase import Atoms
 
+from mlip_assets.campaign import GateSettings
+from mlip_assets.labelling.gates import energy_outliers
+
 #: Formation energy from free atoms, eV/atom. The most strongly bound solids reach about -9 (W) and
 #: a hot or compressed frame a few eV above its crystal; beyond this range the isolated atoms were
 #: computed with other settings than the frames, or the calculation went wrong.
@@ -30,6 +33,10 @@ class LabelError(ValueError):
 
 def check_labels(labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]) -> None:
     """Refuse labels that are missing, not finite, mixed, or of another kind than the free atoms.
+
+    And energies that stand alone: by the rule of the labelling gates, more than 5 eV/atom and twelve
+    standard deviations from the median of their likes
+    (:func:`mlip_assets.labelling.gates.energy_outliers`).
 
     Parameters
     ----------
@@ -139,7 +146,12 @@ def _problems_of_the_set(
             f"labels of {len(hashes)} different settings are mixed ({', '.join(hashes)}); train on "
             "labels of one"
         )
-    median = float(np.median([formation_energy(atoms, isolated_energies) for atoms in labelled]))
+    energies = np.array([formation_energy(atoms, isolated_energies) for atoms in labelled])
+    outliers = energy_outliers(labelled, energies, GateSettings())
+    for atoms, outlier in zip(labelled, outliers, strict=True):
+        if outlier:
+            yield f"{name_of(atoms)}: formation energy {outlier}; label it again or leave it out"
+    median = float(np.median(energies))
     if median > MEDIAN_FORMATION_CEILING_EV:
         yield (
             f"half of the frames lie more than {median:.2f} eV/atom above free atoms, so nothing "

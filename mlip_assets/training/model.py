@@ -30,8 +30,11 @@ class TrainedModel:
     model_file: Path
     """A pickled ``torch.nn.Module``, as ``MACECalculator`` and LAMMPS exporters read it."""
     metrics: dict[str, Any]
-    """What :func:`mlip_assets.training.evaluate` returns; of a committee, ``uncertainty`` as well,
-    see :class:`mlip_assets.training.Calibration`."""
+    """What :func:`mlip_assets.training.evaluate` returns, ``n_left_out``, and ``training``:
+    ``epochs`` run, whether it ``stopped_early``, the first ``stage_two_epoch``, the ``batch_size``
+    that fitted, ``n_replayed`` structures, and the ``curve`` as
+    :func:`mlip_assets.training.curve.read_curve` returns it; of a committee, ``uncertainty`` as
+    well, see :class:`mlip_assets.training.Calibration`."""
     dataset_sha256: str
     """Of the labels and free atoms it was trained, validated and tested on."""
     weights_sha256: str
@@ -39,7 +42,7 @@ class TrainedModel:
     parity: Mapping[str, NDArray[np.float64]]
     """``{split}_{energy|forces}_{reference|predicted}``: eV/atom (n,) and eV/Å (n_atoms, 3)."""
     elements: tuple[str, ...]
-    """The only elements it knows, by atomic number."""
+    """The only elements it knows, by atomic number: of the labels, and of what was replayed."""
     start_from: str
     """``surrogate`` or ``scratch``."""
     wall_s: float

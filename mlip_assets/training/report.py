@@ -180,7 +180,8 @@ def report_on(
         raise ValueError("none of the labels is held out; materialize model again")
     progress = Progress("report", 5, "parts")
     others = {"surrogate": _above_free_atoms(surrogate, frames, isolated_energies)}
-    if promoted is not None and set(model.elements) <= set(promoted.elements):
+    elements = [symbol for symbol in model.elements if symbol in isolated_energies]
+    if promoted is not None and set(elements) <= set(promoted.elements):
         others["promoted"] = predict_with(promoted.calculator(device), frames)
     known = references(frames)
     progress.advance()
@@ -193,7 +194,7 @@ def report_on(
     progress.advance()
     points = _labelled_points(labelled, lowest, crystals, precise)
     progress.advance()
-    curves = pair_curves(precise, model.elements)
+    curves = pair_curves(precise, elements)
     progress.advance()
     trials = run_trials(
         start,

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
-from mlip_assets.training import HeldOut, TrainingError, fit_mace
+from mlip_assets.report_figures import training_curve
+from mlip_assets.training import HeldOut, LabelError, TrainingError, fit_mace
 from mlip_assets.training.labels import structure_sha256
-from mlip_assets.training.trainer import run_trainer, verify_log
+from mlip_assets.training.trainer import OutOfMemoryError, run_trainer, verify_log
 
 SEED = 3
 
@@ -93,9 +94,17 @@ def energy_of(frame) -> float:
     return round(frame.info["REF_energy"], 6)
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(
-    labelled, isolated_energies, settings, tmp_path
+def test_a_killed_training_goes_on_from_its_checkpoint_with_a_batch_that_fits(
+    labelled, isolated_energies, settings, tmp_path, monkeypatch
 ):
+    """That the GPU is too small is played; all else is real."""
+
+    def small_gpu(arguments, *args, **options):
+        if arguments["batch_size"] > 2:
+            raise OutOfMemoryError("CUDA out of memory")
+        return run_trainer(arguments, *args, **options)
+
+    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", small_gpu)
     patient = settings.model_copy(update={"max_epochs": 20})
     labels, work_dir = tmp_path / "labels.xyz", tmp_path / "work"
     write(labels, labelled)  # its rounding is part of the data: both runs read the file
@@ -125,6 +134,10 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     assert first == 0
     assert second > 0
     assert "Epoch 19: " in text
+    training = model.metrics["training"]
+    assert training["curve"]["epoch"] == list(range(20)), "no epoch lost or told twice"
+    assert (training["epochs"], training["stopped_early"]) == (20, False)
+    assert training["batch_size"] == 2
     errors, baseline = model.metrics["splits"]["test"], model.metrics["mean_predictor"]["test"]
     assert errors["force_rmse_meV_per_A"] < 0.5 * baseline["force_rmse_meV_per_A"]
     assert only_folder(work_dir) == log.parent
@@ -185,6 +198,100 @@ def test_fine_tuning_needs_a_model_that_knows_the_elements(
         )
 
 
+def test_training_stops_early_in_both_stages_and_says_so(
+    labelled, isolated_energies, settings, tmp_path
+):
+    """So large a step that the validation loss soon rises; the epochs it had are told as they come."""
+    impatient = settings.model_copy(
+        update={"patience": 2, "max_epochs": 60, "learning_rate": 0.2, "batch_size": 10}
+    )
+    told = []
+    model = fit_mace(
+        labelled,
+        isolated_energies,
+        impatient,
+        work_dir=tmp_path,
+        seed=SEED,
+        on_told=told.append,
+    )
+    log = (only_folder(tmp_path) / "train.log").read_text()
+    assert log.count("without improvement and starting Stage Two") == 1
+    assert len(re.findall(r"epochs without improvement$", log, re.MULTILINE)) == 1
+    training = model.metrics["training"]
+    epochs, stage_two = training["curve"]["epoch"], training["stage_two_epoch"]
+    assert training["stopped_early"]
+    assert training["epochs"] == len(epochs) < 60
+    assert stage_two == 46, "one after 45, which the jump to stage two skips"
+    assert next(e for e in epochs if e >= 45) == stage_two
+    assert max(e for e in epochs if e < 45) < 44
+    assert epochs[-1] < 59
+    assert set(told[-1].figures) == {"loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A"}
+
+
+def test_the_curve_is_the_course_of_the_training(trained):
+    training = trained.metrics["training"]
+    curve = training["curve"]
+    assert curve["epoch"] == list(range(16))
+    assert training["stage_two_epoch"] == 12
+    assert curve["force_rmse_meV_per_A"][-1] < 0.5 * curve["force_rmse_meV_per_A"][0]
+    errors = trained.metrics["splits"]["valid"]
+    best = min(curve["valid_loss"][12:])
+    kept = curve["valid_loss"].index(best)
+    assert curve["force_rmse_meV_per_A"][kept] == pytest.approx(
+        errors["force_rmse_meV_per_A"], rel=1e-2
+    )
+    assert training_curve(trained).startswith(b"\x89PNG")
+
+
+def test_a_batch_of_one_that_does_not_fit_is_the_end(
+    labelled, isolated_energies, settings, tmp_path, monkeypatch
+):
+    asked = []
+
+    def tiny_gpu(arguments, *args, **options):
+        asked.append((arguments["batch_size"], arguments["valid_batch_size"]))
+        raise OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", tiny_gpu)
+    large = settings.model_copy(update={"batch_size": 16})
+    with pytest.raises(OutOfMemoryError):
+        fit_mace(labelled, isolated_energies, large, work_dir=tmp_path, seed=SEED)
+    assert asked == [(16, 4), (8, 2), (4, 1), (2, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+            OutOfMemoryError,
+        ),
+        ("RuntimeError: CUDA error: out of memory", OutOfMemoryError),
+        ("RuntimeError: CUDA error: device-side assert triggered", TrainingError),
+    ],
+)
+def test_too_little_memory_is_told_from_other_ends(tmp_path, monkeypatch, said, error):
+    trainer = tmp_path / "trainer"
+    trainer.write_text(f"#!/bin/sh\necho '{said}'; exit 1\n")
+    trainer.chmod(0o755)
+    monkeypatch.setattr("mlip_assets.training.trainer.sys.executable", str(trainer))
+    with pytest.raises(TrainingError, match="exit status 1") as raised:
+        run_trainer({}, tmp_path, device="cpu", on_line=lambda line: None)
+    assert type(raised.value) is error
+
+
+def test_three_labels_are_refused(labelled, isolated_energies, settings, tmp_path):
+    with pytest.raises(ValueError, match="3 labels are too few"):
+        fit_mace(labelled[:3], isolated_energies, settings, work_dir=tmp_path, seed=SEED)
+
+
+def test_one_absurd_energy_is_refused_by_name(labelled, isolated_energies, settings, tmp_path):
+    frames = [frame.copy() for frame in labelled]
+    frames[7].info["REF_energy"] -= 8 * len(frames[7])  # still within what matter can have
+    with pytest.raises(LabelError, match=r"frame 7000 .* 7\.9 below the median of 32 alike"):
+        fit_mace(frames, isolated_energies, settings, work_dir=tmp_path, seed=SEED)
+
+
 def test_a_trainer_that_dies_is_told_with_its_last_lines(tmp_path):
     arguments = {"name": "x", "train_file": "missing.xyz", "E0s": "{29: 0.0}", "seed": 0}
     with pytest.raises(TrainingError, match=r"(?s)exit status 1.*train\.log.*missing\.xyz"):
@@ -200,6 +307,14 @@ SOUND = [
 ]
 
 
+REPLAYED = [
+    *SOUND,
+    "INFO: Using multiheads finetuning mode, setting learning rate to 0.0001 and EMA to True",
+    "INFO: Using heads: ['Default', 'pt_head']",
+    "INFO: Total number of configurations in pretraining: train=18, valid=2",
+]
+
+
 def verify(lines, **changes):
     asked = {
         "isolated_energies": {14: -0.5},
@@ -212,6 +327,7 @@ def verify(lines, **changes):
 
 def test_the_log_of_a_sound_training_passes():
     verify(SOUND)
+    verify(REPLAYED, n_replay=(18, 2))
 
 
 @pytest.mark.parametrize(
@@ -219,6 +335,9 @@ def test_the_log_of_a_sound_training_passes():
     [
         ([*SOUND, "WARNING: No energies found with key 'energy'"], {}, "No energies found"),
         ([*SOUND, "INFO: Using multiheads finetuning mode"], {}, "replay head"),
+        (REPLAYED, {}, "replay head, which was not asked for"),
+        (SOUND, {"n_replay": (18, 2)}, "no replay head"),
+        (REPLAYED, {"n_replay": (19, 2)}, r"other structures than 19 \+ 2"),
         (SOUND[:-1], {}, "stage two"),
         (SOUND[1:], {}, "did not use the foundation model"),
         (SOUND, {"foundation_model": None}, "used a foundation model"),
