@@ -21,7 +21,7 @@ from resources.mace import MaceResource
 CAMPAIGN = """\
 name: copper
 composition: Cu
-training: {fine_tuning: multihead, replay: world.xyz, max_epochs: 4, patience: 3}
+training: {fine_tuning: multihead, replay: world.xyz, max_epochs: 4, patience: 3, committee: 1}
 """
 
 

@@ -259,7 +259,7 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
         assert said in card
     frames = read(folder / "dataset.extxyz", ":")
     own = find_surrogate(
-        "own-model", device="cpu", dtype="float32", own_model=project.data / "promoted"
+        "own-model", device="cpu", dtype="float32", own_models=project.data / "promoted"
     )
     said = {"atoms": frames[-1].copy()}
     monkeypatch.chdir(folder)

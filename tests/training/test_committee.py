@@ -62,7 +62,7 @@ def own_model(committee, tmp_path_factory):
     """As a campaign explores with it that has promoted it."""
     folder = tmp_path_factory.mktemp("promoted")
     promote(folder, committee, Promotion(True, "the first", 0.5, 1.0))
-    return find_surrogate("own-model", device="cpu", dtype="float32", own_model=folder)
+    return find_surrogate("own-model", device="cpu", dtype="float32", own_models=folder)
 
 
 def test_the_model_is_what_it_is_without_a_committee_whose_members_differ(trained, committee):

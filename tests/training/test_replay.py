@@ -68,7 +68,7 @@ def settings(foreign, tmp_path_factory):
     file = tmp_path_factory.mktemp("replay") / "replay.xyz"
     write(file, foreign["replay"])
     return TrainingSettings(
-        fine_tuning="multihead", replay=str(file), max_epochs=N_EPOCHS, batch_size=5
+        fine_tuning="multihead", replay=str(file), max_epochs=N_EPOCHS, batch_size=5, committee=1
     )
 
 
