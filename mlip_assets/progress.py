@@ -95,14 +95,21 @@ class Progress:
         rate = (self.done - self._uncounted) / elapsed_s if elapsed_s > 0 else 0.0
         return Standing(self.label, self.unit, self.done, self.total, rate, self._figures)
 
+    def end(self) -> None:
+        """Tell where things stand when no more will come, unless that was told: all is done."""
+        if self.done < self.total:
+            self._tell()
+
     def _tell_when_due(self) -> None:
-        now = self._clock()
-        if now - self._told >= self._every_s or self.done >= self.total:
-            self._told = now
-            standing = self.standing()
-            _log.info("%s", standing)
-            if self._on_told is not None:
-                self._on_told(standing)
+        if self._clock() - self._told >= self._every_s or self.done >= self.total:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._clock()
+        standing = self.standing()
+        _log.info("%s", standing)
+        if self._on_told is not None:
+            self._on_told(standing)
 
 
 def _clock_face(seconds: float) -> str:

@@ -51,3 +51,13 @@ def test_without_anything_done_there_is_no_rate():
     Progress("SOAP", 10, "frames", on_told=told.append).skip(10)
     assert [str(standing) for standing in told] == ["SOAP: 10/10 frames (100 %)"]
     assert told[0].remaining_s is None
+
+
+def test_what_ends_before_its_time_is_told_once():
+    told = []
+    progress = Progress("training", 10, "epochs", every_s=1e9, on_told=told.append)
+    progress.advance(4)
+    progress.end()
+    progress.advance(6)
+    progress.end()
+    assert [standing.done for standing in told] == [4, 10]

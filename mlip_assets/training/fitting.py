@@ -345,6 +345,7 @@ def _train(
     )
     watcher = _EpochWatcher(settings.max_epochs, folder / "checkpoints", on_told)
     lines = _run_in_memory(arguments, folder, device, watcher)
+    watcher.end()
     verify_log(
         lines,
         isolated_energies=energies,
@@ -413,6 +414,14 @@ class _EpochWatcher:
             if (value := _after(word, line)) is not None
         }
         self._progress.advance(done - self._progress.done, **figures)
+        self._forget()
+
+    def end(self) -> None:
+        """Tell where a training that stopped early has come to."""
+        if self._progress is not None:
+            self._progress.end()
+
+    def _forget(self) -> None:
         for stage in (r"epoch-(\d+)\.pt", r"epoch-(\d+)_swa\.pt"):
             found = {
                 int(match.group(1)): path
