@@ -1,4 +1,4 @@
-"""The learning curve that mace-torch's trainer writes while it trains."""
+"""The course of one training, epoch by epoch, as mace-torch's trainer writes it."""
 
 from __future__ import annotations
 

@@ -285,58 +285,16 @@ def _train(
 ) -> tuple[Path, dict[str, Any]]:
     """Where the trained model lies, of one head, and what is to be told of its training."""
     energies = {atomic_numbers[e]: float(isolated_energies[e]) for e in _elements_of(split.train)}
-    for name in ("train", "valid"):
-        _write_frames(folder / f"{name}.xyz", split.by_name[name])
-    with_stress = any("REF_stress" in frame.info for frame in split.train)
-    # Two epochs at least: one that runs out of patience in stage one skips the first of stage two.
-    start_stage_two = min(
-        round(settings.max_epochs * (1 - STAGE_TWO_SHARE)), settings.max_epochs - 2
-    )
-    # A head with less than a batch has none: the trainer drops what does not fill one.
-    smallest_head = min(len(split.train), len(replay.train) if replay else len(split.train))
-    learning_rate = settings.learning_rate * (TUNING_SLOWDOWN if foundation_model else 1)
     arguments = {
         **OPTIONS,
-        "name": NAME,
-        "seed": seed,
-        **{f"{kind}_dir": "." for kind in ("work", "model")},
-        **{f"{kind}_dir": kind for kind in ("checkpoints", "results", "log")},
-        "train_file": "train.xyz",
-        "valid_file": "valid.xyz",
+        **_course(split, settings, seed, is_tuned=foundation_model is not None),
+        **_start(settings, foundation_model),
         "E0s": str(energies),
-        "loss": "stress" if with_stress else "weighted",
-        "batch_size": min(settings.batch_size, smallest_head),
-        "valid_batch_size": min(settings.batch_size, len(split.valid)),
-        "max_num_epochs": settings.max_epochs,
-        "start_swa": start_stage_two,
-        "patience": settings.patience or settings.max_epochs,
-        "lr": learning_rate,
-        "swa_lr": learning_rate * STAGE_TWO_SLOWDOWN,
-        "scheduler_patience": max(5, settings.max_epochs // 10),
     }
-    if foundation_model:
-        arguments |= {
-            "foundation_model": foundation_model.resolve(),
-            "multiheads_finetuning": str(replay is not None),
-        }
-    else:
-        arguments |= SCRATCH_OPTIONS | {
-            "num_channels": settings.num_channels,
-            "max_L": settings.max_L,
-            "correlation": settings.correlation,
-            "r_max": settings.r_max,
-        }
+    for name in ("train", "valid"):
+        _write_frames(folder / f"{name}.xyz", split.by_name[name])
     if replay:
-        _write_frames(folder / "replay_train.xyz", replay.train)
-        _write_frames(folder / "replay_valid.xyz", replay.valid)
-        # Elements that no label holds stay where the foundation model has them.
-        foreign = {atomic_numbers[e]: energy for e, energy in replay.atomic_energies.items()}
-        arguments |= {
-            "E0s": str(foreign | energies),
-            "pt_train_file": "replay_train.xyz",
-            "pt_valid_file": "replay_valid.xyz",
-            "force_mh_ft_lr": "True",  # no bare flag
-        }
+        arguments |= _replay_head(replay, energies, arguments["batch_size"], folder)
     _log.info(
         "training: MACE from %s on %d frames, %d to pick the epoch, %d held out; log: %s",
         foundation_model.name if foundation_model else "random weights",
@@ -358,14 +316,74 @@ def _train(
     if replay:
         model_file = keep_label_head(model_file, folder / f"{NAME}_labels.model", split.train[0])
     curve = read_curve(folder / "results" / f"{NAME}_run-{seed}_train.txt")
-    n_epochs = len(curve["epoch"])
+    epochs = [epoch for epoch in curve["epoch"] if epoch is not None]
     return model_file, {
-        "epochs": n_epochs,
-        "stopped_early": n_epochs < settings.max_epochs,
-        "stage_two_epoch": min(e for e in curve["epoch"] if e is not None and e >= start_stage_two),
+        "epochs": len(epochs),
+        "stopped_early": len(epochs) < settings.max_epochs,
+        "stage_two_epoch": min(epoch for epoch in epochs if epoch >= arguments["start_swa"]),
         "batch_size": arguments["batch_size"],
         "n_replayed": len(replay.train) + len(replay.valid) if replay else 0,
         "curve": curve,
+    }
+
+
+def _course(
+    split: Split, settings: TrainingSettings, seed: int, *, is_tuned: bool
+) -> dict[str, Any]:
+    """The trainer's options on data, batches and epochs."""
+    with_stress = any("REF_stress" in frame.info for frame in split.train)
+    learning_rate = settings.learning_rate * (TUNING_SLOWDOWN if is_tuned else 1)
+    # Two epochs at least: one that runs out of patience in stage one skips the first of stage two.
+    start_stage_two = min(
+        round(settings.max_epochs * (1 - STAGE_TWO_SHARE)), settings.max_epochs - 2
+    )
+    return {
+        "name": NAME,
+        "seed": seed,
+        **{f"{kind}_dir": "." for kind in ("work", "model")},
+        **{f"{kind}_dir": kind for kind in ("checkpoints", "results", "log")},
+        "train_file": "train.xyz",
+        "valid_file": "valid.xyz",
+        "loss": "stress" if with_stress else "weighted",
+        "batch_size": min(settings.batch_size, len(split.train)),
+        "valid_batch_size": min(settings.batch_size, len(split.valid)),
+        "max_num_epochs": settings.max_epochs,
+        "start_swa": start_stage_two,
+        "patience": settings.patience or settings.max_epochs,
+        "lr": learning_rate,
+        "swa_lr": learning_rate * STAGE_TWO_SLOWDOWN,
+        "scheduler_patience": max(5, settings.max_epochs // 10),
+    }
+
+
+def _start(settings: TrainingSettings, foundation_model: Path | None) -> dict[str, Any]:
+    """The trainer's options on where it starts: a model, or an architecture."""
+    if foundation_model:
+        return {"foundation_model": foundation_model.resolve(), "multiheads_finetuning": "False"}
+    return SCRATCH_OPTIONS | {
+        "num_channels": settings.num_channels,
+        "max_L": settings.max_L,
+        "correlation": settings.correlation,
+        "r_max": settings.r_max,
+    }
+
+
+def _replay_head(
+    replay: Replay, energies: Mapping[int, float], batch_size: int, folder: Path
+) -> dict[str, Any]:
+    """The trainer's options on replay, whose structures are written."""
+    _write_frames(folder / "replay_train.xyz", replay.train)
+    _write_frames(folder / "replay_valid.xyz", replay.valid)
+    # Elements that no label holds stay where the foundation model has them.
+    foreign = {atomic_numbers[e]: energy for e, energy in replay.atomic_energies.items()}
+    return {
+        "multiheads_finetuning": "True",
+        "E0s": str(foreign | dict(energies)),
+        "pt_train_file": "replay_train.xyz",
+        "pt_valid_file": "replay_valid.xyz",
+        "force_mh_ft_lr": "True",  # no bare flag
+        # A head with less than a batch has none: the trainer drops what does not fill one.
+        "batch_size": min(batch_size, len(replay.train)),
     }
 
 
@@ -414,14 +432,14 @@ class _EpochWatcher:
             if (value := _after(word, line)) is not None
         }
         self._progress.advance(done - self._progress.done, **figures)
-        self._forget()
+        self._drop_old_checkpoints()
 
     def end(self) -> None:
         """Tell where a training that stopped early has come to."""
         if self._progress is not None:
             self._progress.end()
 
-    def _forget(self) -> None:
+    def _drop_old_checkpoints(self) -> None:
         for stage in (r"epoch-(\d+)\.pt", r"epoch-(\d+)_swa\.pt"):
             found = {
                 int(match.group(1)): path
