@@ -222,6 +222,12 @@ def _summary(campaign: Campaign, result: dg.ExecuteInProcessResult, wall_s: floa
             f"surrogate {trajectory['surrogate']} on {trajectory['device']} by "
             f"{trajectory['engine']}"
         )
+    if "known_share" in (clusters := made.get("clusters", {})):
+        lines.append(
+            f"covered already   {100 * clusters['known_share']:.0f} % of them by the labels of earlier "
+            f"rounds; {clusters['n_frames_far_from_labels']} are unlike any label, the model is unsure "
+            f"of {clusters['n_frames_unsure']}"
+        )
     if selected := made.get("selected_frames"):
         lines.append(
             f"frames selected   {selected['n_selected']}; coverage {selected['coverage']:.2f} against "
