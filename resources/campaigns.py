@@ -85,6 +85,11 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
             file = self._rounds_file(campaign.name)
             Rounds.open(file).record(campaign.round, **found).save(file)
 
+    def known_distance(self, campaign: Campaign) -> float | None:
+        """What the first run has set as the distance from a label within which a frame is known."""
+        rounds = self.rounds(campaign.name).rounds
+        return rounds[0].known_distance if rounds else None
+
     def _rounds_file(self, name: str) -> UPath:
         assert self.data is not None
         return as_path(self.data) / name / ROUNDS_NAME

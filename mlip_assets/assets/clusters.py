@@ -98,7 +98,7 @@ def _frontier(
     campaigns: CampaignFolder,
     earlier: EarlierRuns,
 ) -> Frontier:
-    within = campaigns.rounds(campaign.name).rounds[0].known_distance
+    within = campaigns.known_distance(campaign)
     if within is None:
         raise ValueError(
             f"campaign '{campaign.name}': its first run was never finished, so nothing says which "

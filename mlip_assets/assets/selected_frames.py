@@ -10,12 +10,14 @@ from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.dynamics import Trajectory
+from mlip_assets.dynamics.trajectory import round_of
 from mlip_assets.files import write_text
 from mlip_assets.map_page import map_page
 from mlip_assets.sampling import (
     Clusters,
     Embedding,
     known_distance,
+    known_share_by_round,
     measure_coverage,
     project_frames,
     select_frames,
@@ -55,8 +57,9 @@ def selected_frames(
     """
     campaign = campaigns.current(context)
     sampling = campaign.sampling
+    labelled = earlier.labelled_frames(campaign)
     known = project_frames(
-        earlier.labelled_frames(campaign),
+        labelled,
         pca_embedding.axes,
         campaign.descriptors,
         campaign.elements,
@@ -96,9 +99,15 @@ def selected_frames(
 
     chosen = np.flatnonzero(np.isin(pca_embedding.frame_id, pool.frame_id[selection.indices]))
     coverage = measure_coverage(pca_embedding, chosen, labelled=known, seed=campaign.seed)
+    reached = np.concatenate([known, pca_embedding.scores[chosen]])
     if not campaign.round:
-        reached = np.concatenate([known, pca_embedding.scores[chosen]])
         campaigns.record(campaign, known_distance=known_distance(pca_embedding, reached))
+    covered = known_share_by_round(
+        pca_embedding,
+        reached,
+        [round_of(atoms.info["frame_id"]) for atoms in [*labelled, *frames]],
+        campaigns.known_distance(campaign) or known_distance(pca_embedding, reached),
+    )
     wanted = len(frames) if campaign.round else sampling.n_samples
     distinct = len({atoms.info["frame_id"] for atoms in frames})
     hit = {atoms.info["cluster"] for atoms in frames}
@@ -124,6 +133,10 @@ def selected_frames(
             "clusters_known": len(known_cells),
             "clusters_new": new_cells,
             "map_page": dg.MetadataValue.path(str(page)),
+            "known_share_by_round": figures.table(
+                {"labels_of_rounds_until": number, "known_share": share}
+                for number, share in covered.items()
+            ),
             "coverage_table": figures.coverage_table(coverage, sampling.method),
             "picks": figures.pick_table(frames),
             "picture": figures.markdown(

@@ -12,7 +12,12 @@ from mlip_assets.sampling.coverage import (
 )
 from mlip_assets.sampling.direct import DirectSelection, cluster_pool, direct_select
 from mlip_assets.sampling.embedding import Embedding, embed, fit_embedding
-from mlip_assets.sampling.frontier import Frontier, find_frontier, known_distance
+from mlip_assets.sampling.frontier import (
+    Frontier,
+    find_frontier,
+    known_distance,
+    known_share_by_round,
+)
 from mlip_assets.sampling.known import project_frames
 from mlip_assets.sampling.reduction import representatives
 from mlip_assets.sampling.selection import Selection, select_frames
@@ -39,6 +44,7 @@ __all__ = [
     "fit_clusters",
     "fit_embedding",
     "known_distance",
+    "known_share_by_round",
     "measure_coverage",
     "project_frames",
     "representatives",

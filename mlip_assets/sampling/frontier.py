@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,3 +90,26 @@ def find_frontier(
     if len(rows) == 0:
         rows = np.array([np.argmax(distance)])
     return Frontier(rows, int(far.sum()), int(unsure.sum()), known_share)
+
+
+def known_share_by_round(
+    embedding: Embedding, labelled: NDArray[np.float64], rounds: Sequence[int], within: float
+) -> dict[int, float]:
+    """Share of the frames that the labels of each round and of those before it cover.
+
+    Measured on the same frames, the shares of all rounds can be compared: they grow.
+
+    Parameters
+    ----------
+    labelled
+        (n_labelled, n_components) scores of labelled frames on the axes of ``embedding``.
+    rounds
+        The round of each of them.
+    within
+        As in :func:`find_frontier`.
+    """
+    number = np.asarray(rounds)
+    return {
+        int(last): float(np.mean(distance_to_labels(embedding, labelled[number <= last]) <= within))
+        for last in np.unique(number)
+    }

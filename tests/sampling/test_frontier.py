@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.sampling import Embedding, find_frontier, fit_axes, known_distance
+from mlip_assets.sampling import (
+    Embedding,
+    find_frontier,
+    fit_axes,
+    known_distance,
+    known_share_by_round,
+)
 from mlip_assets.sampling.source import DescriptorArray
 
 
@@ -54,3 +60,16 @@ def test_an_error_that_is_not_known_is_no_reason_to_label(axes):
     )
     assert (found.n_unsure, found.known_share) == (0, 1.0)
     assert len(found.rows) == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), within=st.floats(0.1, 3))
+def test_what_more_rounds_cover_only_grows(axes, seed, within):
+    rng = np.random.default_rng(seed)
+    embedding, labelled = embedding_of(rng.normal(size=(60, 3)), axes), rng.normal(size=(9, 3))
+    rounds = [0, 0, 0, 2, 2, 1, 1, 1, 2]
+    shares = known_share_by_round(embedding, labelled, rounds, within)
+    assert list(shares) == [0, 1, 2]
+    assert shares[0] <= shares[1] <= shares[2]
+    all_of_them = find_frontier(embedding, labelled, within)
+    assert shares[2] == pytest.approx(all_of_them.known_share)
