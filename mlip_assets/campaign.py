@@ -87,11 +87,12 @@ NAMED_SURROGATES = (
     "mace-matpes-r2scan-0",
     "chgnet",
     "m3gnet",
+    "lennard-jones",
 )
 BUNDLED_SURROGATE = "bundled"
 OWN_SURROGATE = "own-model"
 _FOLDER_SURROGATES = ("m3gnet",)
-_NOT_MACE = ("chgnet", "m3gnet")
+_NOT_MACE = ("chgnet", "m3gnet", "lennard-jones")
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 CampaignName = Annotated[str, Field(pattern=NAME_PATTERN)]

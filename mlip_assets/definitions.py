@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -39,10 +40,30 @@ from resources.compute import ComputeResource
 from resources.dft import DftResource
 from resources.mace import MaceResource
 
-# Workers may be started elsewhere, so what is relative here is made absolute now.
-data = Path(os.environ.get("MLIP_DATA", "data")).absolute()
-campaigns = Path(os.environ.get("MLIP_CAMPAIGNS", "campaigns")).absolute()
-storage = Storage(root=str(data))
+
+def resources_at(data: Path, campaigns: Path) -> dict[str, Any]:
+    """Every resource and IO manager, for one folder of results and one of campaign files.
+
+    Both are absolute, because workers may be started elsewhere.
+    """
+    storage = Storage(root=str(data))
+    return {
+        "campaigns": CampaignFolder(folder=str(campaigns), data=str(data)),
+        "compute": ComputeResource(),
+        "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
+        "mace": MaceResource(own_models=str(data / "{campaign}" / PROMOTED_FOLDER)),
+        "storage": storage,
+        "earlier": EarlierRuns(storage=storage),
+        "structures": ExtxyzIOManager(storage=storage),
+        "trajectory": TrajectoryIOManager(storage=storage),
+        "descriptors": DescriptorIOManager(storage=storage),
+        "embedding": EmbeddingIOManager(storage=storage),
+        "clusters": ClustersIOManager(storage=storage),
+        "labels": LabelDatabaseIOManager(storage=storage),
+        "model": ModelIOManager(storage=storage),
+        "report": ReportIOManager(storage=storage),
+    }
+
 
 defs = dg.Definitions(
     assets=[
@@ -59,21 +80,9 @@ defs = dg.Definitions(
     jobs=[campaign_job, refresh_job, exploration_job],
     sensors=[campaign_files],
     schedules=[campaign_refresh],
-    resources={
-        "campaigns": CampaignFolder(folder=str(campaigns), data=str(data)),
-        "compute": ComputeResource(),
-        "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
-        "mace": MaceResource(own_models=str(data / "{campaign}" / PROMOTED_FOLDER)),
-        "storage": storage,
-        "earlier": EarlierRuns(storage=storage),
-        "structures": ExtxyzIOManager(storage=storage),
-        "trajectory": TrajectoryIOManager(storage=storage),
-        "descriptors": DescriptorIOManager(storage=storage),
-        "embedding": EmbeddingIOManager(storage=storage),
-        "clusters": ClustersIOManager(storage=storage),
-        "labels": LabelDatabaseIOManager(storage=storage),
-        "model": ModelIOManager(storage=storage),
-        "report": ReportIOManager(storage=storage),
-    },
+    resources=resources_at(
+        Path(os.environ.get("MLIP_DATA", "data")).absolute(),
+        Path(os.environ.get("MLIP_CAMPAIGNS", "campaigns")).absolute(),
+    ),
     executor=dg.in_process_executor,
 )

@@ -57,7 +57,7 @@ def read_description(folder: Path, name: str) -> dict[str, Any]:
     if description.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version is {description.get('format_version')!r}, this code reads "
-            f"{FORMAT_VERSION}; export the model again with scripts/distil_bundled_model.py"
+            f"{FORMAT_VERSION}; make it again with make bundled-model"
         )
     return description
 

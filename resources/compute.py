@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from mlip_assets.labelling.compute import LocalProcesses
+from mlip_assets.labelling.compute import Compute, LocalProcesses
 from mlip_assets.processes import usable_cores
 
 
@@ -21,6 +21,6 @@ class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         gpus = [devices] if isinstance(devices, str) else list(devices)
         return len(gpus) if gpus[0].startswith("cuda") else self.n_workers or usable_cores()
 
-    def processes(self) -> LocalProcesses:
+    def processes(self) -> Compute:
         """Where DFT runs; a back end for a cluster is another ``Compute``."""
         return LocalProcesses(self.workers())

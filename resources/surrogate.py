@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from mlip_assets.campaign import BUNDLED_SURROGATE, OWN_SURROGATE, Campaign, CampaignError, load
 from resources.devices import DeviceError, find_devices
-from resources.surrogates import chgnet, m3gnet, mace
+from resources.surrogates import chgnet, lennard_jones, m3gnet, mace
 from resources.surrogates.base import Surrogate, SurrogateError
 from resources.surrogates.committee import unite
 from resources.surrogates.mace import MaceSurrogate
@@ -24,6 +24,7 @@ Finder: TypeAlias = Callable[..., Surrogate]
 FINDERS: dict[str, Finder] = {
     "chgnet": chgnet.find,
     "m3gnet": m3gnet.find,
+    "lennard-jones": lennard_jones.find,
     **dict.fromkeys([BUNDLED_SURROGATE, *mace.MACE_TORCH_NAMES], mace.find),
 }
 
@@ -115,7 +116,7 @@ def load_campaign(path: Path) -> Campaign:
     """
     campaign = load(path)
     for name in campaign.exploration.surrogates:
-        if name in {BUNDLED_SURROGATE, "chgnet"} or name.startswith("m3gnet:"):
+        if name in {BUNDLED_SURROGATE, "chgnet", "lennard-jones"} or name.startswith("m3gnet:"):
             try:
                 surrogate = FINDERS[name.partition(":")[0]](
                     name, devices=("cpu",), dtype=campaign.exploration.dtype

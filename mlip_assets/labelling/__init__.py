@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from mlip_assets.campaign import LabellingSettings
-from mlip_assets.labelling.compute import Compute, LocalProcesses
+from mlip_assets.labelling.compute import Compute, InProcess, LocalProcesses
 from mlip_assets.labelling.database import Failure, LabelledDatabase, MixedSettingsError
 from mlip_assets.labelling.dimers import dimers
 from mlip_assets.labelling.emt import EmtEngine
@@ -41,6 +41,7 @@ __all__ = [
     "EspressoEngine",
     "Failure",
     "GpawEngine",
+    "InProcess",
     "KilledError",
     "Label",
     "LabelLedger",

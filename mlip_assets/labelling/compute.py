@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -101,3 +102,34 @@ class _LocalTask:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """The calling process itself: for an engine that is slower to load than to run.
+
+    Nothing limits a calculation here, and what kills it kills the caller.
+    """
+
+    n_workers: int = 1
+
+    def start(self, module: str, folder: Path, log: Path) -> Task:  # noqa: ARG002
+        """Compute at once, in ``folder``."""
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            import_module(module).main(folder)
+        finally:
+            os.chdir(before)
+        return _Ended()
+
+
+class _Ended:
+    def exit_code(self) -> int:
+        return 0
+
+    def memory_GiB(self) -> float:
+        return 0.0
+
+    def kill(self) -> None:
+        """Nothing is left to end."""

@@ -24,9 +24,8 @@ JOB, RESULT, LOG = "job.json", "result.json", "worker.log"
 _TAIL_LINES = 3
 
 
-def main(folder: Path, parent: int) -> None:
-    """Compute the job in ``folder`` for the process ``parent``."""
-    die_with_parent(parent)
+def main(folder: Path) -> None:
+    """Compute the job in ``folder``, which is the working folder."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     started = time.monotonic()
     result = _computed(job)
@@ -69,4 +68,5 @@ def _failed(outcome: str, reason: str, engine: DftEngine) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path.cwd(), int(sys.argv[1]))
+    die_with_parent(int(sys.argv[1]))
+    main(Path.cwd())

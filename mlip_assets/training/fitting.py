@@ -27,7 +27,12 @@ from mlip_assets.training.committee import SHARE, calibrated, member_splits
 from mlip_assets.training.curve import read_curve
 from mlip_assets.training.evaluation import Properties, metrics_of, predict, references
 from mlip_assets.training.held_out import HeldOut
-from mlip_assets.training.labels import check_labels, dataset_sha256, structure_sha256
+from mlip_assets.training.labels import (
+    WEIGHT_KEY,
+    check_labels,
+    dataset_sha256,
+    structure_sha256,
+)
 from mlip_assets.training.model import TrainedModel, state_dict_sha256
 from mlip_assets.training.replay import (
     LABEL_HEAD,
@@ -503,12 +508,12 @@ def _plotted(properties: Properties) -> dict[str, Any]:
 
 
 def _write_frames(path: Path, frames: Sequence[Atoms]) -> None:
-    """Structure and labels alone; a frame without a stress is given none (weight 0 in the loss)."""
+    """Structure, labels and weight alone; a frame without a stress is given none in the loss."""
     bare = []
     for frame in frames:
         atoms = Atoms(frame.numbers, frame.positions, cell=frame.cell, pbc=frame.pbc)
         atoms.arrays["REF_forces"] = frame.arrays["REF_forces"]
-        for key in ("REF_energy", "REF_stress"):
+        for key in ("REF_energy", "REF_stress", WEIGHT_KEY):
             if key in frame.info:
                 atoms.info[key] = frame.info[key]
         bare.append(atoms)

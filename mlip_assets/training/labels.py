@@ -3,7 +3,8 @@
 A labelled frame is an :class:`ase.Atoms` with ``info["REF_energy"]`` (free energy, eV),
 ``arrays["REF_forces"]`` (eV/Å) and, when it is periodic, ``info["REF_stress"]`` ((3, 3), eV/Å³,
 positive under tension as in ASE). ``info`` may also hold ``frame_id``, ``walker``, ``seed_kind``,
-``seed_name``, ``label_key`` and ``settings_hash``.
+``seed_name``, ``label_key``, ``settings_hash``, and ``config_weight``, the frame's weight in the loss
+(1 where it is missing; errors are never weighted).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from ase import Atoms
 from mlip_assets.campaign import GateSettings
 from mlip_assets.labelling.gates import energy_outliers
 
+#: In ``info``: how often a frame counts in the loss.
+WEIGHT_KEY = "config_weight"
 #: Formation energy from free atoms, eV/atom. The most strongly bound solids reach about -9 (W) and
 #: a hot or compressed frame a few eV above its crystal; beyond this range the isolated atoms were
 #: computed with other settings than the frames, or the calculation went wrong.
@@ -80,13 +83,14 @@ def name_of(atoms: Atoms) -> str:
 
 
 def frame_sha256(atoms: Atoms) -> str:
-    """SHA-256 of a frame's structure, labels and origin; independent of everything else in it."""
+    """SHA-256 of a frame's structure, labels, origin and weight; independent of everything else in it."""
     digest = hashlib.sha256()
     numbers = (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions)
     labels = (atoms.info["REF_energy"], atoms.arrays["REF_forces"], atoms.info.get("REF_stress", 0))
     for array in (*numbers, *labels):
         digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes() + b"|")
     origin = [str(atoms.info.get(key)) for key in ("seed_kind", "walker", "frame_id")]
+    origin += [f"{atoms.info[WEIGHT_KEY]:g}"] if WEIGHT_KEY in atoms.info else []
     digest.update(json.dumps(origin).encode())
     return digest.hexdigest()
 

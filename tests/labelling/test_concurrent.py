@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 from ase.db import connect
-from inline_compute import Inline
 from toy_engine import NEVER_CONVERGES, ToyEngine, toy_frame
 
-from mlip_assets.labelling import LabelLedger, label_frames
+from mlip_assets.labelling import InProcess, LabelLedger, label_frames
 
 HERE = Path(__file__).parent
 N_WRITERS, N_EACH, N_FRAMES = 8, 200, 400
@@ -28,13 +27,12 @@ WRITER = """
 import sys
 sys.path.insert(0, {here!r})
 import numpy as np
-from inline_compute import Inline
 from toy_engine import ToyEngine, toy_frame
-from mlip_assets.labelling import LabelLedger, label_frames
+from mlip_assets.labelling import InProcess, LabelLedger, label_frames
 rng = np.random.default_rng({seed})
 frames = [toy_frame("Cu", int(i)) for i in rng.permutation({wanted})]
 frames = [atoms[rng.permutation(len(atoms))] for atoms in frames]  # each writer's own numbering
-made = label_frames(frames, ToyEngine(calls_file={calls!r}), LabelLedger({ledger!r}), compute=Inline())
+made = label_frames(frames, ToyEngine(calls_file={calls!r}), LabelLedger({ledger!r}), compute=InProcess())
 print(made.n_calculated, len(made.labelled), len(made.isolated), made.n_reused)
 """
 
@@ -99,7 +97,7 @@ def test_a_label_that_another_computes_is_waited_for(
 
     def other_finishes() -> None:
         elsewhere = LabelLedger(ledger.path.parent / "other" / "labels.db")
-        label_frames([frame], toy, elsewhere, compute=Inline())
+        label_frames([frame], toy, elsewhere, compute=InProcess())
         label = elsewhere.find(entry.key)
         assert label is not None
         ledger.commit(label, entry.structure)
@@ -108,7 +106,7 @@ def test_a_label_that_another_computes_is_waited_for(
     timer = Timer(1.0, other_finishes)
     timer.start()
     with caplog.at_level("INFO"):
-        database = label_frames([frame], toy, ledger, compute=Inline())
+        database = label_frames([frame], toy, ledger, compute=InProcess())
     timer.join()
     assert (len(database.labelled), database.n_calculated, database.n_reused) == (1, 1, 1)
     assert f"waiting for 1 labels that are being computed by process {os.getpid()}" in caplog.text
@@ -131,7 +129,7 @@ def test_a_claim_of_a_dead_process_is_taken_over(toy: ToyEngine, ledger: LabelLe
         assert process.stdout is not None
         assert process.stdout.readline() == "claimed\n"
         started = time.monotonic()
-        database = label_frames([frame], toy, ledger, compute=Inline())
+        database = label_frames([frame], toy, ledger, compute=InProcess())
     assert time.monotonic() - started > 1.0
     assert (len(database.labelled), database.n_calculated) == (1, 2)
 
@@ -144,7 +142,7 @@ def test_a_failure_of_another_process_is_not_repeated_by_those_who_waited(
 
     frames = [toy_frame(NEVER_CONVERGES, seed) for seed in range(3)]
     impatient = replace(toy, retries=0)
-    label_frames(frames, impatient, ledger, compute=Inline())
+    label_frames(frames, impatient, ledger, compute=InProcess())
     before = len(calls())
 
     def again() -> None:

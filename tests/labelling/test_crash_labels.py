@@ -27,11 +27,10 @@ ROOT = Path(__file__).parents[2]
 N_FRAMES, N_KILLS = 40, 3
 
 TOY = """
-from inline_compute import Inline
 from toy_engine import ToyEngine, toy_frame
 frames = [toy_frame("Cu", seed) for seed in range({n_frames})]
 engine = ToyEngine(calls_file="/dev/null", pause_s=0.02)
-compute = Inline()
+compute = InProcess()
 """
 GPAW = """
 from ase.build import bulk
@@ -49,7 +48,7 @@ CAMPAIGN = """
 import sys
 sys.path[:0] = [{here!r}, {root!r}]
 from pathlib import Path
-from mlip_assets.labelling import LabelLedger, label_frames
+from mlip_assets.labelling import InProcess, LabelLedger, label_frames
 {setting}
 made = label_frames(frames, engine, LabelLedger({ledger!r}), compute=compute)
 made.save({made!r})
@@ -189,13 +188,12 @@ def test_a_killed_child_is_computed_again_next_time(
 FULL = """
 import resource, sys
 sys.path[:0] = [{here!r}, {root!r}]
-from inline_compute import Inline
 from toy_engine import ToyEngine, toy_frame
-from mlip_assets.labelling import LabelLedger, label_frames
+from mlip_assets.labelling import InProcess, LabelLedger, label_frames
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # as a disk with so much left
 frames = [toy_frame("Cu", seed) for seed in range(60)]
 try:
-    label_frames(frames, ToyEngine(calls_file="/dev/null"), LabelLedger({ledger!r}), compute=Inline())
+    label_frames(frames, ToyEngine(calls_file="/dev/null"), LabelLedger({ledger!r}), compute=InProcess())
 except OSError as error:
     print(type(error).__name__, error.errno, error.filename, error.strerror, sep="|")
 """

@@ -18,7 +18,6 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.db import connect
-from inline_compute import Inline
 from toy_engine import (
     CONVERGES_LATER,
     HANGS,
@@ -31,7 +30,7 @@ from toy_engine import (
 )
 
 from mlip_assets.campaign import GateSettings
-from mlip_assets.labelling import EngineError, Label, LabelLedger, label_frames
+from mlip_assets.labelling import EngineError, InProcess, Label, LabelLedger, label_frames
 from mlip_assets.labelling.budget import Budget
 from mlip_assets.labelling.calculations import Calculations, Job
 from mlip_assets.labelling.compute import LocalProcesses
@@ -378,7 +377,7 @@ def test_an_energy_far_from_its_likes_is_not_trained_on(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
     frames = [toy_frame("Cu", seed) for seed in range(10)]
-    made = label_frames(frames, toy, ledger, compute=Inline())
+    made = label_frames(frames, toy, ledger, compute=InProcess())
     assert not made.failed
     key = made.labelled[4].info["label_key"]
     label = ledger.find(key)
@@ -398,19 +397,19 @@ def test_core_hours_are_foreseen_counted_and_kept_to(
 ) -> None:
     frames = [toy_frame("Cu", seed) for seed in range(12)]
     slow = replace(toy, pause_s=0.2)
-    first = label_frames(frames[:4], slow, ledger, compute=Inline())
+    first = label_frames(frames[:4], slow, ledger, compute=InProcess())
     assert first.expected_core_hours is None
     assert 0.8 / 3600 < first.core_hours_spent < 8 / 3600
     each = first.core_hours_spent / 4
 
-    second = label_frames(frames, slow, ledger, compute=Inline(), budget_core_hours=4.0 * each)
+    second = label_frames(frames, slow, ledger, compute=InProcess(), budget_core_hours=4.0 * each)
     assert second.expected_core_hours == pytest.approx(8 * each, rel=0.6)
     assert 0 < second.n_calculated < 8
     assert second.core_hours_spent < 4.5 * each
     assert len(second.labelled) + len(second.deferred) == 12
     assert second.core_hours_reused == pytest.approx(first.core_hours_spent, rel=1e-6)
 
-    last = label_frames(frames, slow, ledger, compute=Inline())
+    last = label_frames(frames, slow, ledger, compute=InProcess())
     assert (last.n_calculated, last.deferred) == (8 - second.n_calculated, [])
     assert len(calls()) == 13
     spent = ledger.spending().core_hours

@@ -79,3 +79,20 @@ def test_the_dataset_hash_is_of_the_content_not_the_order(labelled, isolated_ene
     moved = [atoms.copy() for atoms in labelled]
     moved[0].positions[0, 0] += 1e-9
     assert dataset_sha256(moved, isolated_energies) != original
+
+
+def test_the_trainer_sees_a_frames_weight_and_the_dataset_is_another(
+    labelled, isolated_energies, tmp_path
+):
+    from ase.io import read
+    from mace.data.utils import config_from_atoms
+
+    from mlip_assets.training.fitting import _write_frames
+
+    heavy = [atoms.copy() for atoms in labelled[:2]]
+    heavy[1].info["config_weight"] = 12.0
+    _write_frames(tmp_path / "train.xyz", heavy)
+    written = read(tmp_path / "train.xyz", ":")
+    assert [config_from_atoms(atoms).weight for atoms in written] == [1.0, 12.0]
+    hashes = {dataset_sha256(frames, isolated_energies) for frames in (labelled[:2], heavy)}
+    assert len(hashes) == 2
