@@ -83,12 +83,12 @@ def campaign_refresh(
     for name in context.instance.get_dynamic_partitions("campaign"):
         try:
             campaign = campaigns.load(name)
+            reason = campaigns.rounds(name).reason_to_stop(campaign.refresh)
         except CampaignError as error:
             context.log.error("Not refreshed:\n%s", error)
             continue
         if not campaign.refresh.enabled:
             continue
-        reason = campaigns.rounds(name).reason_to_stop(campaign.refresh)
         if reason is None and _is_busy(context.instance, name):
             reason = "its last run has not ended"
         if reason is not None:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 #: Colours that people with any colour vision tell apart (P. Tol, "muted").
 _COLOUR_OF = {"model": "#332288", "surrogate": "#CC6677", "labels": "#117733"}
+#: The errors that are drawn, and their names.
+_ERRORS = {
+    "force_rmse_meV_per_A": "force RMSE / meV/Å",
+    "energy_rmse_meV_per_atom": "energy RMSE / meV/atom",
+}
 #: Energies above this times the depth of the curve are cut off.
 WALL = 2.0
 #: Title of a panel of the training curve -> the lines in it, by their names in the curve.
@@ -105,14 +110,7 @@ def learning_table(report: ModelReport) -> dg.MetadataValue:
 def _learning_curve(report: ModelReport) -> bytes:
     """Errors on the labels held out now against DFT labels, with those of the bare surrogate."""
     figure, axes = canvas(1, 2, 4.6, 3.2)
-    for axis, (key, title) in zip(
-        axes,
-        (
-            ("force_rmse_meV_per_A", "force RMSE / meV/Å"),
-            ("energy_rmse_meV_per_atom", "energy RMSE / meV/atom"),
-        ),
-        strict=True,
-    ):
+    for axis, (key, title) in zip(axes, _ERRORS.items(), strict=True):
         points = [p for p in report.learning_curve if getattr(p, key) is not None]
         axis.plot(
             [p.n_labels for p in points],
@@ -178,14 +176,7 @@ def _calibration(uncertainty: dict[str, Any]) -> bytes:
 def _errors(report: ModelReport) -> bytes:
     """Held-out RMSE of energies and forces beside those of the others."""
     figure, axes = canvas(1, 2, 4.6, 3.2)
-    for axis, (key, title) in zip(
-        axes,
-        (
-            ("force_rmse_meV_per_A", "force RMSE / meV/Å"),
-            ("energy_rmse_meV_per_atom", "energy RMSE / meV/atom"),
-        ),
-        strict=True,
-    ):
+    for axis, (key, title) in zip(axes, _ERRORS.items(), strict=True):
         known = {name: e[key] for name, e in report.held_out.items() if e[key] is not None}
         names = list(known)
         colours = [_COLOUR_OF.get(name, "#999999") for name in names]

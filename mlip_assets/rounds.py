@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from mlip_assets.campaign import RefreshSettings
+from mlip_assets.campaign import CampaignError, RefreshSettings
 from mlip_assets.files import AnyPath, as_path, write_text
 
 ROUNDS_NAME = "rounds.json"
@@ -54,7 +54,7 @@ class Rounds:
 
         Raises
         ------
-        ValueError
+        CampaignError
             The file is not what :meth:`save` writes.
         """
         file = as_path(path)
@@ -64,7 +64,7 @@ class Rounds:
             records = json.loads(file.read_text(encoding="utf-8"))
             rounds = [Round(**{**r, "run_ids": tuple(r["run_ids"])}) for r in records]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise CampaignError(
                 f"{file} is not a record of rounds ({error!r}); restore it, or delete it to begin "
                 "again with the first run, whose labels are not paid for again"
             ) from error

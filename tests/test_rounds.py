@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlip_assets.campaign import Campaign, RefreshSettings
+from mlip_assets.campaign import Campaign, CampaignError, RefreshSettings
 from mlip_assets.dynamics.trajectory import FRAME_ID_STRIDE, MAX_ROUNDS, WALKERS_A_ROUND, round_of
 from mlip_assets.rounds import Rounds
 
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_a_torn_record_is_refused_with_a_way_out(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rounds.json"
     file.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(str(file)) + ".*restore it, or delete it"):
+    with pytest.raises(CampaignError, match=re.escape(str(file)) + ".*restore it, or delete it"):
         Rounds.open(file)
 
 
