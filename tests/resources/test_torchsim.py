@@ -77,7 +77,9 @@ def test_as_the_calculator_of_mace(dtype, tolerance):
         assert evaluation.energy_eV == pytest.approx(
             atoms.get_potential_energy(), abs=tolerance * len(atoms)
         )
-        assert np.abs(evaluation.forces - atoms.get_forces()).max() < tolerance
+        forces = atoms.get_forces()
+        largest = max(1.0, np.abs(forces).max())  # of the molecule, whose atoms nearly overlap
+        assert np.abs(evaluation.forces - forces).max() < tolerance * largest
         assert (evaluation.stress is None) == (not atoms.pbc.all())
         if evaluation.stress is not None:
             assert np.abs(evaluation.stress - atoms.get_stress()).max() < tolerance
