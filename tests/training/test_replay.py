@@ -198,7 +198,7 @@ def test_without_replay_the_rest_is_forgotten(
         rms(predict_with(model.calculator(), foreign["asked"]).forces - known)
         for model in (naive, tuned[0])
     )
-    assert kept < 0.5 * forgot
+    assert kept < 0.75 * forgot
 
 
 def rms(values):
