@@ -9,8 +9,8 @@ labels, but that CHGNet (Lennard-Jones for argon) stands in for density-function
 
 Campaigns with ``refresh: {enabled: false}`` are left at the first pass.
 
-Then the report of each material and the files of ``resources/bundled``. Killed at any point, it goes
-on where it stopped.
+Then the report of each material and, unless atoms pushed together attract, the files of
+``resources/bundled``. Killed at any point, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -246,6 +246,11 @@ def reported(
     return report
 
 
+def pairs_without_a_core(reports: Iterable[ModelReport]) -> set[str]:
+    """Pairs of elements whose energy does not rise all the way in."""
+    return {c.pair for one in reports for c in one.pair_curves if not c.is_repulsive}
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
@@ -353,7 +358,6 @@ def main() -> None:
             model = trained(learnt, kind, work, model, seed + number)
     assert model is not None
 
-    publish(model, arguments.into, seed)
     metrics: dict[str, dict[str, Any]] = {}
     reports: dict[str, ModelReport] = {}
     for base, of in zip(again, labels, strict=True):
@@ -364,6 +368,10 @@ def main() -> None:
             reports[base.name] = reported(
                 model, metrics[base.composition], train, test, of, work / "reports" / base.name
             )
+    if faults := sorted(pairs_without_a_core(reports.values())):
+        LOG.error("not published: these atoms do not repel when pushed together: %s", faults)
+        sys.exit(1)
+    publish(model, arguments.into, seed)
     picture = arguments.pictures / f"bundled-{PICTURED}.png"
     picture.write_bytes(reports[PICTURED].pictures["crystal"])
     files = [arguments.into / f"{BUNDLED_NAME}.{suffix}" for suffix in ("json", "npz")]
