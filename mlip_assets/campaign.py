@@ -620,7 +620,7 @@ class LabellingSettings(_Section):
     memory_limit_GiB: float | None = Field(
         None, gt=0, description="most memory of one calculation, GiB (Linux); null: no limit"
     )
-    dimers: tuple[Annotated[float, Field(ge=0.5, le=5)], ...] = Field(
+    dimers: tuple[Annotated[float, Field(ge=0.3, le=5)], ...] = Field(
         (),
         description="distances over the sum of covalent radii at which two atoms of every pair of "
         "elements are labelled too, such as [0.7, 0.85, 1, 1.3, 1.7]: how cores repel",
@@ -639,11 +639,17 @@ class LabellingSettings(_Section):
     gates: GateSettings = GateSettings()
 
     @model_validator(mode="after")
-    def _engine_can_run(self) -> Self:
+    def _can_be_computed(self) -> Self:
         if self.smearing_eV == 0:
             raise ValueError(
                 "smearing_eV: 0 would fix the occupations, which converge to wrong states in frames "
                 "of molecular dynamics; write a width above zero, such as 0.1"
+            )
+        nearest = min(self.dimers, default=math.inf)
+        if nearest < self.gates.min_distance_ratio:
+            raise ValueError(
+                f"dimers: {nearest:g} is nearer than gates.min_distance_ratio = "
+                f"{self.gates.min_distance_ratio:g} lets be computed; lower that, or leave it out"
             )
         if self.engine == "gpaw":
             for key in ("pseudopotentials", "command"):

@@ -6,15 +6,18 @@ theory. No campaign file can name this engine: what it says is no first-principl
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
+from ase.data import atomic_numbers, covalent_radii
 from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
+from numpy.typing import NDArray
 
 from mlip_assets.campaign import LabellingSettings
 from mlip_assets.labelling import Calculation, Compute, DftEngine, InProcess
@@ -43,14 +46,19 @@ COHESIVE_EV = {
 MOLECULES = {"O": "O2", "Cl": "Cl2"}
 #: CHGNet sees atoms up to 6 Å apart; near that its energies come from nowhere.
 FARTHEST_A = 5.0
+#: Two atoms alone and nearer than this, over the sum of their covalent radii, repel as screened
+#: nuclei do: nothing CHGNet has learnt from is that near, and Lennard-Jones pushes far too hard.
+#: Argon changes over where both push equally hard, at 2.97 Å.
+CORE, ARGON_CORE = 0.65, 1.4
 
 
 @dataclass(frozen=True)
 class TeacherEngine:
-    """CHGNet, and for pure argon Lennard-Jones, because CHGNet's dimer attracts at 3 Å only.
+    """CHGNet, and for argon Lennard-Jones, because CHGNet's dimer attracts at 3 Å only.
 
-    A free atom has the energy of its element at rest less the measured cohesive energy: the ones
-    that CHGNet gives mean nothing. Argon's is zero.
+    Two atoms alone and pushed together go on as screened nuclei (:func:`screened_nuclei`), and so
+    do argon and another element at any distance. A free atom has the energy of its element at rest
+    less the measured cohesive energy: the ones that CHGNet gives mean nothing. Argon's is zero.
     """
 
     retries: int = 0
@@ -65,7 +73,12 @@ class TeacherEngine:
     def physics(self) -> dict[str, Any]:
         """The weights, the parameters and the measured energies."""
         weights = {name: _surrogate(name).sha256 for name in (CHGNET, LENNARD_JONES)}
-        return {"weights": weights, "cohesive_eV": COHESIVE_EV, "farthest_A": FARTHEST_A}
+        return {
+            "weights": weights,
+            "cohesive_eV": COHESIVE_EV,
+            "farthest_A": FARTHEST_A,
+            "cores": [CORE, ARGON_CORE],
+        }
 
     def check(self, symbols: Collection[str]) -> None:
         """Raise ``SurrogateError`` where CHGNet is not installed or lacks an element."""
@@ -89,20 +102,90 @@ class TeacherEngine:
         Raises
         ------
         ValueError
-            An atom is out of reach of all others: CHGNet knows no free atom.
+            An atom is out of reach of all others, as CHGNet knows no free atom; or there is argon
+            in a periodic structure with other elements.
         """
-        symbols = set(structure.symbols)
-        if is_isolated(structure):
-            return Calculation(free_atom_energy_eV(*symbols), np.zeros((1, 3)), None)
-        if symbols != {"Ar"} and _has_a_lone_atom(structure):
-            raise ValueError(f"an atom has no other within {FARTHEST_A:g} Å")
-        atoms = structure.copy()
-        atoms.calc = teacher_of(symbols)
-        return Calculation(
-            energy_eV=float(atoms.get_potential_energy()),
-            forces=np.asarray(atoms.get_forces(), dtype=np.float64),
-            stress=atoms.get_stress(voigt=False) if atoms.pbc.all() else None,
-        )
+        argon = structure.symbols == "Ar"
+        if argon.all() or not argon.any():
+            return _of_its_teacher(structure)
+        if structure.pbc.any():
+            raise ValueError("argon among other elements is known in clusters only")
+        parts = (np.flatnonzero(argon), np.flatnonzero(~argon))
+        energy, forces = _between(structure, *parts)
+        for part in parts:
+            own = _of_its_teacher(structure[part])
+            energy += own.energy_eV
+            forces[part] += own.forces
+        return Calculation(energy, forces, None)
+
+
+def screened_nuclei(first: int, second: int, distance_A: float) -> tuple[float, float]:
+    """Energy (eV) and repulsive force (eV/Å) of two nuclei behind their electrons.
+
+    J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Matter (1985): the
+    universal screening function.
+
+    Parameters
+    ----------
+    first, second
+        Atomic numbers.
+    distance_A
+        Between them, Å.
+    """
+    amplitudes = np.array([0.18175, 0.50986, 0.28022, 0.02817])
+    rates = np.array([3.1998, 0.94229, 0.4029, 0.20162])
+    rates = rates * (first**0.23 + second**0.23) / (0.8854 * units.Bohr)
+    coulomb = first * second * units.Hartree * units.Bohr / distance_A
+    screening = amplitudes * np.exp(-rates * distance_A)
+    force = coulomb * (screening.sum() / distance_A + rates @ screening)
+    return float(coulomb * screening.sum()), float(force)
+
+
+def core_A(first: int, second: int) -> float:
+    """Distance within which two atoms alone are screened nuclei, Å."""
+    reach = float(covalent_radii[first] + covalent_radii[second])
+    return (ARGON_CORE if first == second == atomic_numbers["Ar"] else CORE) * reach
+
+
+def _of_its_teacher(atoms: Atoms) -> Calculation:
+    """Argon alone, or all other elements."""
+    if is_isolated(atoms):
+        return Calculation(free_atom_energy_eV(*atoms.symbols), np.zeros((1, 3)), None)
+    if atoms.pbc.any() or len(atoms) != 2 or atoms.get_distance(0, 1) >= core_A(*atoms.numbers):
+        return _asked(atoms)
+    edge = atoms.copy()
+    edge.set_distance(0, 1, core_A(*atoms.numbers), fix=0)
+    energy, forces = _between(atoms, [0], [1])
+    energy += _asked(edge).energy_eV - _between(edge, [0], [1])[0]
+    return Calculation(energy, forces, None)
+
+
+def _asked(atoms: Atoms) -> Calculation:
+    symbols = set(atoms.symbols)
+    if symbols != {"Ar"} and _has_a_lone_atom(atoms):
+        raise ValueError(f"an atom has no other within {FARTHEST_A:g} Å")
+    asked = atoms.copy()
+    asked.calc = teacher_of(symbols)
+    return Calculation(
+        energy_eV=float(asked.get_potential_energy()),
+        forces=np.asarray(asked.get_forces(), dtype=np.float64),
+        stress=asked.get_stress(voigt=False) if asked.pbc.all() else None,
+    )
+
+
+def _between(
+    atoms: Atoms, some: Sequence[int], others: Sequence[int]
+) -> tuple[float, NDArray[np.float64]]:
+    """Energy and forces of screened nuclei on either side."""
+    energy, forces = 0.0, np.zeros((len(atoms), 3))
+    for i, j in product(some, others):
+        apart = atoms.positions[j] - atoms.positions[i]
+        distance = float(np.linalg.norm(apart))
+        pair_energy, push = screened_nuclei(atoms.numbers[i], atoms.numbers[j], distance)
+        energy += pair_energy
+        forces[i] -= push * apart / distance
+        forces[j] += push * apart / distance
+    return energy, forces
 
 
 def teacher_of(symbols: Collection[str]) -> Calculator:

@@ -56,6 +56,7 @@ def model(
         foundation_model=tuned,
         device=find_device(campaign.training.device, "training.device"),
         held_out_file=work.parent / HELD_OUT_NAME,
+        gates=campaign.labelling.gates,
         on_told=observed(context),
     )
 

@@ -12,6 +12,11 @@ from ase.data import atomic_numbers, covalent_radii
 DIMER = "dimer"
 
 
+def is_dimer(atoms: Atoms) -> bool:
+    """Whether this is one of :func:`dimers`."""
+    return bool(atoms.info.get("seed_kind") == DIMER)
+
+
 def dimers(elements: Sequence[str], ratios: Sequence[float]) -> list[Atoms]:
     """Every pair of elements at every distance.
 

@@ -16,6 +16,7 @@ from ase.units import GPa
 from numpy.typing import NDArray
 
 from mlip_assets.campaign import GateSettings
+from mlip_assets.labelling.dimers import is_dimer
 from mlip_assets.labelling.engines import Calculation
 from mlip_assets.labelling.structure import flaw_of
 from mlip_assets.structures.contacts import closest_contact
@@ -98,7 +99,8 @@ def energy_outliers(
     """Which frames have an energy far from that of their likes, and by how much.
 
     Likes have the same composition and the same number of periodic directions. The median and the
-    median absolute deviation are not moved by the outliers they are to find.
+    median absolute deviation are not moved by the outliers they are to find. Dimers are never
+    outliers, nor company to others: their energies are meant to reach from the bond to the core.
 
     Parameters
     ----------
@@ -107,7 +109,7 @@ def energy_outliers(
     """
     groups: dict[tuple[str, int], list[int]] = defaultdict(list)
     for i, atoms in enumerate(frames):
-        if np.isfinite(energies[i]):
+        if np.isfinite(energies[i]) and not is_dimer(atoms):
             formula = atoms.symbols.formula.reduce()[0].format("hill")
             groups[formula, int(atoms.pbc.sum())].append(i)
     found: list[str | None] = [None] * len(frames)

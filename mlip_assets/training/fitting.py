@@ -20,7 +20,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.io import write
 
-from mlip_assets.campaign import TrainingSettings, fingerprint
+from mlip_assets.campaign import GateSettings, TrainingSettings, fingerprint
 from mlip_assets.files import locked, sha256_of_file, write_atomically, write_text
 from mlip_assets.progress import Progress, Standing
 from mlip_assets.training.committee import SHARE, calibrated, member_splits
@@ -120,6 +120,7 @@ def fit_mace(
     foundation_model: Path | None = None,
     device: str = "cpu",
     held_out_file: Path | None = None,
+    gates: GateSettings | None = None,
     on_told: Callable[[Standing], None] | None = None,
 ) -> TrainedModel:
     """Train a MACE potential on energies, forces and, where labelled, stresses.
@@ -154,6 +155,8 @@ def fit_mace(
     held_out_file
         Where a campaign records what it holds out (:class:`HeldOut`), before it trains: every
         later fit holds out the same. None: a split of its own.
+    gates
+        By which the labels were accepted; None for the defaults.
     on_told
         Called every few seconds with the epochs done and the last one's loss and errors on the
         frames that pick the epoch.
@@ -168,7 +171,7 @@ def fit_mace(
     TrainingError
         The trainer failed, did not do what was asked, or diverged.
     """
-    check_labels(labelled, isolated_energies)
+    check_labels(labelled, isolated_energies, gates)
     elements = _elements_of(labelled)
     tuned = foundation_model if settings.start_from == "surrogate" else None
     if settings.start_from == "surrogate" and tuned is None:

@@ -17,15 +17,18 @@ import numpy as np
 from ase import Atoms
 
 from mlip_assets.campaign import GateSettings
+from mlip_assets.labelling.dimers import is_dimer
 from mlip_assets.labelling.gates import energy_outliers
 
 #: In ``info``: how often a frame counts in the loss.
 WEIGHT_KEY = "config_weight"
 #: Formation energy from free atoms, eV/atom. The most strongly bound solids reach about -9 (W) and
 #: a hot or compressed frame a few eV above its crystal; beyond this range the isolated atoms were
-#: computed with other settings than the frames, or the calculation went wrong.
+#: computed with other settings than the frames, or the calculation went wrong. Dimers have no upper
+#: end: their cores repel as hard as they may.
 FORMATION_RANGE_EV = (-15.0, 5.0)
-#: Half of the frames must lie below this: matter is bound, save for colliding rare-gas atoms.
+#: Half of the frames but dimers must lie below this: matter is bound, save for colliding rare-gas
+#: atoms.
 MEDIAN_FORMATION_CEILING_EV = 0.5
 MAX_LISTED_PROBLEMS = 10
 
@@ -34,12 +37,16 @@ class LabelError(ValueError):
     """Labels that must not be trained on; the message lists what is wrong, one frame a line."""
 
 
-def check_labels(labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]) -> None:
+def check_labels(
+    labelled: Sequence[Atoms],
+    isolated_energies: Mapping[str, float],
+    gates: GateSettings | None = None,
+) -> None:
     """Refuse labels that are missing, not finite, mixed, or of another kind than the free atoms.
 
-    And energies that stand alone: by the rule of the labelling gates, more than 5 eV/atom and twelve
-    standard deviations from the median of their likes
-    (:func:`mlip_assets.labelling.gates.energy_outliers`).
+    And energies that stand alone, by the rule of the labelling gates: further than their
+    ``max_energy_deviation_eV_per_atom`` and twelve standard deviations from the median of their
+    likes (:func:`mlip_assets.labelling.gates.energy_outliers`).
 
     Parameters
     ----------
@@ -47,6 +54,8 @@ def check_labels(labelled: Sequence[Atoms], isolated_energies: Mapping[str, floa
         Labelled frames.
     isolated_energies
         Energy of the free atom of each element, eV, computed as the labels were.
+    gates
+        By which the labels were accepted; None for the defaults.
 
     Raises
     ------
@@ -61,7 +70,7 @@ def check_labels(labelled: Sequence[Atoms], isolated_energies: Mapping[str, floa
         for problem in _problems_of(atoms, isolated_energies)
     ]
     if not problems:
-        problems = list(_problems_of_the_set(labelled, isolated_energies))
+        problems = list(_problems_of_the_set(labelled, isolated_energies, gates or GateSettings()))
     if problems:
         more = len(problems) - MAX_LISTED_PROBLEMS
         listed = problems[:MAX_LISTED_PROBLEMS] + ([f"... and {more} more"] if more > 0 else [])
@@ -134,6 +143,7 @@ def _problems_of(atoms: Atoms, isolated_energies: Mapping[str, float]) -> Iterat
     elif energy is not None and np.isfinite(energy):
         formation = formation_energy(atoms, isolated_energies)
         low, high = FORMATION_RANGE_EV
+        high = np.inf if is_dimer(atoms) else high
         if not low <= formation <= high:
             yield (
                 f"formation energy {formation:.2f} eV/atom is outside {low:g} … {high:g}; were the "
@@ -142,7 +152,7 @@ def _problems_of(atoms: Atoms, isolated_energies: Mapping[str, float]) -> Iterat
 
 
 def _problems_of_the_set(
-    labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]
+    labelled: Sequence[Atoms], isolated_energies: Mapping[str, float], gates: GateSettings
 ) -> Iterator[str]:
     hashes = sorted({str(a.info["settings_hash"]) for a in labelled if "settings_hash" in a.info})
     if len(hashes) > 1:
@@ -151,11 +161,12 @@ def _problems_of_the_set(
             "labels of one"
         )
     energies = np.array([formation_energy(atoms, isolated_energies) for atoms in labelled])
-    outliers = energy_outliers(labelled, energies, GateSettings())
+    outliers = energy_outliers(labelled, energies, gates)
     for atoms, outlier in zip(labelled, outliers, strict=True):
         if outlier:
             yield f"{name_of(atoms)}: formation energy {outlier}; label it again or leave it out"
-    median = float(np.median(energies))
+    bound = [e for atoms, e in zip(labelled, energies, strict=True) if not is_dimer(atoms)]
+    median = float(np.median(bound)) if bound else -np.inf
     if median > MEDIAN_FORMATION_CEILING_EV:
         yield (
             f"half of the frames lie more than {median:.2f} eV/atom above free atoms, so nothing "

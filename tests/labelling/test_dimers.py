@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from ase.data import atomic_numbers, covalent_radii
 
-from mlip_assets.campaign import Campaign
+from mlip_assets.campaign import Campaign, GateSettings
 from mlip_assets.labelling import EmtEngine, LabelLedger, dimers, label_frames
+from mlip_assets.labelling.gates import energy_outliers
 
 RATIOS = (0.7, 0.85, 1.0, 1.3, 2.0)
 
@@ -32,6 +33,33 @@ def test_labels_of_dimers_are_a_bond(tmp_path):
     assert made.binding_energies().min() < 0
 
 
-def test_distances_that_cannot_be_computed_are_refused():
-    with pytest.raises(ValueError, match=r"dimers"):
-        Campaign(name="si", composition="Si", labelling={"dimers": [0.2]})
+@pytest.mark.parametrize(
+    ("labelling", "message"),
+    [
+        ({"dimers": [0.2]}, "dimers"),
+        ({"dimers": [0.4, 1.0]}, r"dimers: 0\.4 is nearer than gates\.min_distance_ratio = 0\.5"),
+    ],
+)
+def test_distances_that_cannot_be_computed_are_refused(labelling, message):
+    with pytest.raises(ValueError, match=message):
+        Campaign(name="si", composition="Si", labelling=labelling)
+
+
+def test_nearer_ones_come_with_a_wider_gate():
+    labelling = {"dimers": [0.3], "gates": {"min_distance_ratio": 0.25}}
+    assert Campaign(name="si", composition="Si", labelling=labelling).labelling.dimers == (0.3,)
+
+
+def test_a_dimer_is_no_outlier_whatever_its_energy():
+    near_bond = dimers(["Cu"], np.linspace(0.9, 1.2, 12))
+    (crushed,) = dimers(["Cu"], [0.3])
+    plain = crushed.copy()
+    plain.info.clear()
+    energies = np.array([*np.linspace(-1.0, -0.9, 12), 300.0])
+    assert energy_outliers([*near_bond, crushed], energies, GateSettings()) == [None] * 13
+    likes = [atoms.copy() for atoms in near_bond]
+    for atoms in likes:
+        atoms.info.clear()
+    *none, reason = energy_outliers([*likes, plain], energies, GateSettings())
+    assert set(none) == {None}
+    assert "above the median" in reason

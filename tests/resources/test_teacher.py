@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.data import covalent_radii
 
 from mlip_assets.campaign import CampaignError
 from mlip_assets.labelling import InProcess, LabelLedger, free_atom, label_frames
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, read_description
 from resources.surrogate import find_surrogate, load_campaign
-from resources.teacher import COHESIVE_EV, TeacherEngine, teacher_of
+from resources.teacher import COHESIVE_EV, TeacherEngine, core_A, screened_nuclei, teacher_of
 from tests.resources import surrogate_checks as checks
 
 pytest.importorskip("chgnet", reason="the extra 'chgnet' is not installed")
@@ -92,6 +93,74 @@ def test_free_atoms_are_the_measured_cohesion_above_the_element(
     assert free.energy_eV - at_rest == pytest.approx(COHESIVE_EV[symbol], abs=tolerance)
 
 
+def two_atoms(symbols: str, distance_A: float) -> Atoms:
+    return Atoms(symbols, [[0, 0, 0], [distance_A, 0, 0]])
+
+
+@pytest.mark.parametrize("symbols", ["Si2", "OCu", "Ar2", "NaAr"])
+def test_two_atoms_pushed_together_repel_more_and_more(engine: TeacherEngine, symbols: str) -> None:
+    core = core_A(*Atoms(symbols).numbers)
+    distances = np.linspace(0.3 * core, 0.99 * core, 40)
+    labels = [engine.calculate(engine.prepare(two_atoms(symbols, d)), 0) for d in distances]
+    energies = np.array([label.energy_eV for label in labels])
+    pushes = np.array([label.forces[1, 0] for label in labels])
+    assert (np.diff(energies) < 0).all()
+    assert (np.diff(pushes) < 0).all()
+    assert pushes[-1] > 0
+    for d in distances[::13]:  # forces are minus the gradient
+        low, high = (
+            engine.calculate(engine.prepare(two_atoms(symbols, d + step)), 0).energy_eV
+            for step in (-1e-3, 1e-3)
+        )
+        force = engine.calculate(engine.prepare(two_atoms(symbols, d)), 0).forces
+        assert force[1, 0] == pytest.approx((low - high) / 2e-3, rel=1e-3)
+        np.testing.assert_allclose(force[0], -force[1])
+
+
+@pytest.mark.parametrize("symbols", ["Si2", "Ar2"])
+def test_the_core_begins_where_the_teacher_ends(engine: TeacherEngine, symbols: str) -> None:
+    core = core_A(*Atoms(symbols).numbers)
+    inside, outside = (
+        engine.calculate(engine.prepare(two_atoms(symbols, core + step)), 0).energy_eV
+        for step in (-1e-4, 1e-4)
+    )
+    assert inside == pytest.approx(outside, abs=0.02)
+
+
+def test_screened_nuclei_agree_with_maces() -> None:
+    import torch
+    from mace.modules.radial import ZBLBasis
+
+    zbl = ZBLBasis(p=6)
+    zbl.a_exp.fill_(0.23)  # the published screening length; MACE begins with a shorter one
+    zbl.a_prefactor.fill_(0.8854)
+    numbers = torch.tensor([14, 29])
+    for distance in (0.3, 0.6, 1.0):
+        theirs = zbl(
+            torch.tensor([[distance]] * 2, dtype=torch.float64),
+            node_attrs=torch.eye(2, dtype=torch.float64),
+            edge_index=torch.tensor([[0, 1], [1, 0]]),
+            atomic_numbers=numbers,
+        )
+        reach = float(covalent_radii[[14, 29]].sum())
+        cut = 1 - 28 * (x := distance / reach) ** 6 + 48 * x**7 - 21 * x**8
+        energy, _ = screened_nuclei(14, 29, distance)
+        assert float(theirs.sum()) == pytest.approx(energy * cut, rel=0.01)
+
+
+def test_argon_meets_other_elements_as_screened_nuclei(engine: TeacherEngine) -> None:
+    mixed = Atoms("ArSi2Ar", [[0, 0, 0], [3, 0, 0], [5.3, 0, 0], [0, 3.8, 0]])
+    label = engine.calculate(engine.prepare(mixed), 0)
+    argon, silicon = (engine.calculate(engine.prepare(mixed[i]), 0) for i in ([0, 3], [1, 2]))
+    between = sum(
+        screened_nuclei(18, 14, mixed.get_distance(i, j))[0] for i in (0, 3) for j in (1, 2)
+    )
+    assert label.energy_eV == pytest.approx(argon.energy_eV + silicon.energy_eV + between, abs=1e-5)
+    np.testing.assert_allclose(label.forces.sum(axis=0), 0, atol=1e-4)
+    with pytest.raises(ValueError, match="in clusters only"):
+        engine.calculate(Atoms("ArSi", [[0, 0, 0], [3, 0, 0]], cell=[6, 6, 6], pbc=True), 0)
+
+
 def test_what_chgnet_does_not_know_is_not_labelled(engine: TeacherEngine, tmp_path: Path) -> None:
     apart = Atoms("Si3", [[0, 0, 0], [2.2, 0, 0], [9, 0, 0]])
     made = label_frames(
@@ -144,6 +213,21 @@ def test_the_pipeline_labels_with_the_teacher_and_goes_on(
     again = pipeline.labels(campaign)
     assert labels.stat().st_mtime_ns == before
     assert [f.info["label_key"] for f in again.frames] == [f.info["label_key"] for f in made.frames]
+
+
+def test_stiff_frames_weigh_less_and_those_at_rest_more(program: ModuleType) -> None:
+    def frame(symbols: str, force: float, kind: str = "liquid") -> Atoms:
+        atoms = Atoms(symbols, [[0, 0, 0], [2, 0, 0]], info={"seed_kind": kind})
+        atoms.arrays["REF_forces"] = np.array([[-force, 0, 0], [force, 0, 0]])
+        return atoms
+
+    kind = program.Pass(1, 1.0, argon_weight=100.0, quiet_weight=8.0)
+    assert kind.weight(frame("Si2", 0.0)) == kind.weight(frame("Si2", 0.1)) == 8
+    assert kind.weight(frame("Si2", 4.0)) == 1
+    assert kind.weight(frame("Si2", 20.0)) == pytest.approx((5 / 20) ** 2)
+    assert kind.weight(frame("Si2", 20.0, "dimer")) == pytest.approx((10 / 20) ** 2)
+    assert kind.weight(frame("Ar2", 0.0)) == 100
+    assert kind.weight(frame("Ar2", 1.0)) == pytest.approx(100 * 0.5**2)
 
 
 def test_each_pass_goes_beyond_the_ones_before(program: ModuleType) -> None:

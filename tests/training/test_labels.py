@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase import Atoms
 
+from mlip_assets.campaign import GateSettings
 from mlip_assets.training import LabelError, check_labels
 from mlip_assets.training.labels import dataset_sha256, formation_energy
 
@@ -33,6 +35,28 @@ def test_sound_labels_pass(labelled, isolated_energies):
 def test_a_bad_label_is_named(labelled, isolated_energies, change, message):
     with pytest.raises(LabelError, match=f"frame 2000 .*{message}"):
         check_labels(altered(labelled, change), isolated_energies)
+
+
+def test_a_dimer_may_lie_as_high_as_its_core_pushes_it(labelled, isolated_energies):
+    frames = [atoms.copy() for atoms in labelled[:6]]
+    crushed = Atoms("Cu2", [[0, 0, 0], [0.8, 0, 0]], info={"REF_energy": 300.0})
+    crushed.arrays["REF_forces"] = np.array([[-1400.0, 0, 0], [1400.0, 0, 0]])
+    with pytest.raises(LabelError, match=r"formation energy .* is outside"):
+        check_labels([*frames, crushed], isolated_energies)
+    crushed.info["seed_kind"] = "dimer"
+    check_labels([*frames, *[crushed] * 8], isolated_energies)  # nor is nothing bound
+
+
+def test_the_gates_of_the_campaign_judge_energies_that_stand_alone(labelled, isolated_energies):
+    def lift(atoms):
+        atoms.info["REF_energy"] += 6.0 * len(atoms)
+
+    frames = [atoms.copy() for atoms in labelled]
+    lift(frames[3])
+    with pytest.raises(LabelError, match="above the median"):
+        check_labels(frames, isolated_energies)
+    wider = GateSettings(max_energy_deviation_eV_per_atom=50)
+    check_labels(frames, isolated_energies, wider)
 
 
 def test_free_atoms_of_another_kind_are_refused(labelled):
