@@ -110,7 +110,7 @@ class TeacherEngine:
             return _of_its_teacher(structure)
         if structure.pbc.any():
             raise ValueError("argon among other elements is known in clusters only")
-        parts = (np.flatnonzero(argon), np.flatnonzero(~argon))
+        parts = (np.flatnonzero(argon).tolist(), np.flatnonzero(~argon).tolist())
         energy, forces = _between(structure, *parts)
         for part in parts:
             own = _of_its_teacher(structure[part])

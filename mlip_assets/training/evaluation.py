@@ -12,6 +12,8 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
+from mlip_assets.potential import mace_calculator
+
 Floats = NDArray[np.float64]
 
 #: What the errors of a set are broken down by -> the key in ``info``.
@@ -59,9 +61,7 @@ def predict(
     model_file: Path, frames_by_split: Mapping[str, Sequence[Atoms]]
 ) -> dict[str, Properties]:
     """What the model says of each set, in the model's own precision, on the CPU."""
-    from mace.calculators import MACECalculator
-
-    calculator = MACECalculator(model_paths=str(model_file), device="cpu")
+    calculator = mace_calculator(model_file)
     return {name: predict_with(calculator, frames) for name, frames in frames_by_split.items()}
 
 

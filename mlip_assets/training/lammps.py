@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip_assets.files import write_atomically
+from mlip_assets.potential import mace_calculator
 
 #: The export and the model may differ by this, relative to the largest force: both are in float64.
 TOLERANCE = 1e-6
@@ -93,11 +94,9 @@ def evaluate_export(exported: Path, atoms: Atoms) -> tuple[float, Any]:
 
 
 def _verify(exported: Path, model_file: Path, probe: Atoms) -> None:
-    from mace.calculators import MACECalculator
-
     atoms = Atoms(probe.numbers, probe.positions, cell=probe.cell, pbc=probe.pbc)
     energy, forces = evaluate_export(exported, atoms)
-    atoms.calc = MACECalculator(model_paths=str(model_file), device="cpu", default_dtype="float64")
+    atoms.calc = mace_calculator(model_file, default_dtype="float64")
     known = atoms.get_forces()
     scale = max(float(np.abs(known).max()), 1.0)
     difference = max(

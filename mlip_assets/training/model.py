@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip_assets.files import sha256_of_file, write_atomically, write_text
+from mlip_assets.potential import mace_calculator
 
 if TYPE_CHECKING:
     import torch
@@ -58,12 +59,7 @@ class TrainedModel:
         float32 is what the model was trained in and right for molecular dynamics; float64 for
         relaxations, phonons and finite differences.
         """
-        from mace.calculators import MACECalculator
-
-        calculator: Calculator = MACECalculator(
-            model_paths=str(self.model_file), device=device, default_dtype=dtype
-        )
-        return calculator
+        return mace_calculator(self.model_file, device, default_dtype=dtype)
 
     @property
     def force_rmse_eV_per_A(self) -> float:

@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from ase.io import read
 
 from mlip_assets.files import write_atomically
+from mlip_assets.potential import mace_calculator
 from mlip_assets.training.evaluation import predict_with
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ def replayed(structures: Sequence[Atoms], foundation: torch.nn.Module, seed: int
     seed
         Of the random choice of the validation structures.
     """
-    from mace.calculators import MACECalculator
-
-    calculator = MACECalculator(models=[foundation], device="cpu")
+    calculator = mace_calculator(foundation)
     labelled = []
     for atoms in structures:
         known = predict_with(calculator, [atoms])
@@ -94,7 +93,6 @@ def keep_label_head(model_file: Path, target: Path, probe: Atoms) -> Path:
         They do not agree.
     """
     import torch
-    from mace.calculators import MACECalculator
     from mace.tools.scripts_utils import remove_pt_head
 
     both = torch.load(model_file, map_location="cpu", weights_only=False)
@@ -105,8 +103,7 @@ def keep_label_head(model_file: Path, target: Path, probe: Atoms) -> Path:
     finally:
         torch.set_default_dtype(dtype)
     whole, alone = (
-        predict_with(MACECalculator(models=[module], device="cpu", head=LABEL_HEAD), [probe])
-        for module in (both, single)
+        predict_with(mace_calculator(module, head=LABEL_HEAD), [probe]) for module in (both, single)
     )
     difference = max(
         float(np.abs(whole.energies - alone.energies).max()),

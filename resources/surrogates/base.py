@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlip_assets.campaign import Engine, EngineChoice
+from mlip_assets.potential import keep_kernels
 from resources.devices import describe_devices
 
 if TYPE_CHECKING:
@@ -77,9 +78,7 @@ class Surrogate(ABC):
         device = self.devices[worker % len(self.devices)]
         if device == "cpu":
             torch.set_num_threads(1)  # more threads slow small cells down; walkers run in parallel
-            # Fused kernels replace the others after a warm-up and round differently: without this,
-            # a walker that resumes in a new process would leave its unbroken course.
-            torch.jit.set_fusion_strategy([])
+            keep_kernels()
         return self.build(device) if engine == "ase" else self.build_batched(device)
 
     def save_model(self, path: Path) -> Path:

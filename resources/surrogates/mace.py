@@ -22,6 +22,7 @@ from mlip_assets.campaign import (
     nearest,
 )
 from mlip_assets.files import sha256_of_file, write_atomically
+from mlip_assets.potential import mace_calculator
 from mlip_assets.training import TrainedModel, promoted_model
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
 from resources.surrogates.base import Surrogate, SurrogateError, require_package
@@ -80,12 +81,9 @@ class MaceSurrogate(Surrogate):
 
     def build(self, device: str) -> Calculator:
         """``MACECalculator``, on NVIDIA's kernels where there is a GPU and they are installed."""
-        with redirect_stdout(io.StringIO()):  # it announces the accelerators it did not find
-            from mace.calculators import MACECalculator
-
-        return MACECalculator(
-            models=[self.module()],
-            device=device,
+        return mace_calculator(
+            self.module(),
+            device,
             default_dtype=self.dtype,
             enable_cueq=kernels(device) == "cuequivariance",
         )

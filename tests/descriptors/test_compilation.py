@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {"species": ["Si"], "r_cut": 3.0, "l_max": 2, "sigma"
 #: What every child process starts with; ``answer`` is one call and how it went.
 BEGINNING = f"""
 import json, multiprocessing, os, sys, threading, time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 import numpy as np
 from mlip_assets.descriptors import soap_power_spectrum
@@ -148,8 +149,9 @@ print(json.dumps([before, told, answer(n_max=2)]))
             """
 before = answer(n_max=2)
 rest = {name: value for name, value in call.keywords.items() if name != "positions"}
-with multiprocessing.get_context("spawn").Pool(2) as pool:
-    theirs = pool.map(partial(soap_power_spectrum, **rest, n_max=2), [frames, frames])
+spawned = multiprocessing.get_context("spawn")
+with ProcessPoolExecutor(2, mp_context=spawned) as pool:  # a Pool would wait for a child that died
+    theirs = list(pool.map(partial(soap_power_spectrum, **rest, n_max=2), [frames, frames]))
 told = [{"features": features[0].tolist()} for features in theirs]
 print(json.dumps([before, *told]))
 """,
