@@ -22,7 +22,7 @@ from resources.bundled_model import load_bundled
 
 calculator = mace_calculator(load_bundled(), default_dtype="float32")
 for seed in range(int(sys.argv[1]) + 1):
-    atoms = bulk("Si", cubic=True)
+    atoms = bulk("Si", cubic=True).repeat((2, 1, 1))
     atoms.rattle(0.1, seed=5 if seed == int(sys.argv[1]) else seed)
     atoms.calc = calculator
     forces = atoms.get_forces()
@@ -40,7 +40,7 @@ def test_no_kernel_changes_after_a_warm_up() -> None:
             check=True,
             timeout=300,
         ).stdout.split()[-1]
-        for n in (0, 6)
+        for n in (0, 2)
     ]
     assert told[0] == told[1]
 
