@@ -15,8 +15,8 @@ from io_managers.storage import Storage
 from mlip_assets.campaign import Campaign, CampaignError
 from mlip_assets.dynamics import Trajectory
 from mlip_assets.dynamics.trajectory import round_of
-from mlip_assets.sampling import PrincipalAxes
-from mlip_assets.training import TrainedModel
+from mlip_assets.sampling import PrincipalAxes, project_frames
+from mlip_assets.training import PromotedModels, TrainedModel
 from mlip_assets.training.promotion import PROMOTED_FOLDER
 
 
@@ -64,12 +64,18 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
             if 0 <= round_of(atoms.info["frame_id"]) < campaign.round
         ]
 
+    def labelled_scores(self, campaign: Campaign, axes: PrincipalAxes) -> NDArray[np.float64]:
+        """Where :meth:`labelled_frames` lie on a map, (n_frames, n_components)."""
+        return project_frames(
+            self.labelled_frames(campaign), axes, campaign.descriptors, campaign.elements
+        )
+
     def model(self, campaign: Campaign) -> TrainedModel | None:
         """The promoted model that explores a refresh; None where the surrogate does."""
         if campaign.explored_with is None:
             return None
         folder = self.storage.working_folder(campaign.name, PROMOTED_FOLDER)
-        return TrainedModel.open(Path(str(folder)) / campaign.explored_with)
+        return PromotedModels(Path(str(folder))).open(campaign.explored_with)
 
     def expected_error(
         self, campaign: Campaign, trajectory: Trajectory, frame_ids: NDArray[np.int64]
@@ -82,6 +88,14 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         if model is None:
             return None
         return model.expected_error(trajectory.column("force_spread_eV_per_A", frame_ids))
+
+    def error_limit(self, campaign: Campaign) -> float:
+        """Expected force RMSE above which a frame of a refresh is worth a label, eV/Å.
+
+        Infinite where the surrogate explored.
+        """
+        model = self.model(campaign)
+        return campaign.refresh.unsure_above * model.force_rmse_eV_per_A if model else np.inf
 
     def axes(self, campaign: Campaign) -> PrincipalAxes | None:
         """Axes of the campaign of ``sampling.axes_from``; None where new ones are to be fitted.

@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "refresh" and (reason := _reason_to_stop(campaign, path)):
             print(f"campaign {campaign.name} is not refreshed: {reason}")
             return 0
+        _check_earlier_runs(campaign)
         print(_plan(campaign))
         if job := JOBS.get(given.command):
             return _run(campaign, path, job)
@@ -94,6 +95,16 @@ def _reason_to_stop(campaign: Campaign, path: Path) -> str | None:
     return folder.rounds(campaign.name).reason_to_stop(campaign.refresh)
 
 
+def _check_earlier_runs(campaign: Campaign) -> None:
+    """That what ``sampling.beyond`` and ``sampling.axes_from`` name is there and can be used."""
+    if not campaign.sampling.beyond and campaign.sampling.axes_from is None:
+        return  # nothing to look for, and Dagster takes seconds to import
+    from io_managers.earlier import EarlierRuns
+    from io_managers.storage import Storage
+
+    EarlierRuns(storage=Storage(root=str(_data()))).check(campaign)
+
+
 def _data() -> Path:
     return Path(os.environ.get("MLIP_DATA", "data")).absolute()
 
@@ -101,12 +112,12 @@ def _data() -> Path:
 def _package(campaign: Campaign) -> int:
     from mlip_assets.assets.model import HELD_OUT_NAME
     from mlip_assets.labelling import LabelledDatabase
-    from mlip_assets.training import HeldOut, ModelReport, pack, promoted_model
-    from mlip_assets.training.promotion import LABELS_FOLDER, REPORT_FOLDER
+    from mlip_assets.training import HeldOut, ModelReport, PromotedModels, pack
+    from mlip_assets.training.promotion import LABELS_FOLDER, PROMOTED_FOLDER, REPORT_FOLDER
 
     data = _data() / campaign.name
     try:
-        model, promotion = promoted_model(data / "promoted")
+        model, promotion = PromotedModels(data / PROMOTED_FOLDER).in_use()
         kept = model.model_file.parent
         labels = LabelledDatabase.open(kept / LABELS_FOLDER)
         packed = pack(

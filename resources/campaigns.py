@@ -13,7 +13,8 @@ from upath import UPath
 from mlip_assets.campaign import Campaign, CampaignError
 from mlip_assets.files import as_path
 from mlip_assets.rounds import ROUNDS_NAME, Rounds
-from mlip_assets.training.promotion import PROMOTED_FOLDER, promoted_name
+from mlip_assets.training import PromotedModels
+from mlip_assets.training.promotion import PROMOTED_FOLDER
 from resources.surrogate import load_campaign
 
 #: Of a run that works on the next round of its campaign.
@@ -69,7 +70,7 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
         number = rounds.number_of(run_id, refreshing=REFRESH_TAG in run.tags)
         explored_with = None
         if number and campaign.refresh.explore_with == "promoted":
-            explored_with = promoted_name(Path(self.data) / campaign.name / PROMOTED_FOLDER)
+            explored_with = PromotedModels(Path(self.data) / campaign.name / PROMOTED_FOLDER).name
         begun = rounds.begin(number, run_id, explored_with)
         if begun != rounds:
             begun.save(self._rounds_file(campaign.name))
@@ -85,10 +86,22 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
             file = self._rounds_file(campaign.name)
             Rounds.open(file).record(campaign.round, **found).save(file)
 
-    def known_distance(self, campaign: Campaign) -> float | None:
-        """What the first run has set as the distance from a label within which a frame is known."""
+    def known_distance(self, campaign: Campaign) -> float:
+        """What the first run has set as the distance from a label within which a frame is known.
+
+        Raises
+        ------
+        CampaignError
+            It never came that far.
+        """
         rounds = self.rounds(campaign.name).rounds
-        return rounds[0].known_distance if rounds else None
+        if not rounds or rounds[0].known_distance is None:
+            raise CampaignError(
+                f"campaign '{campaign.name}': its first run was never finished, so nothing says "
+                f"which frames count as known; run it (make run CAMPAIGN={campaign.name}) before it "
+                "is refreshed"
+            )
+        return rounds[0].known_distance
 
     def _rounds_file(self, name: str) -> UPath:
         assert self.data is not None

@@ -63,6 +63,25 @@ def test_there_is_nothing_to_pack_before_a_model_was_promoted(tmp_path):
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        ("beyond: [silver]", "sampling.beyond: campaign 'silver' has no labels"),
+        ("axes_from: silver", "sampling.axes_from: campaign 'silver' has no map"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_an_earlier_run_that_is_not_there_is_told_too(tmp_path, command, sampling, said):
+    (tmp_path / "onward.yaml").write_text(
+        f"name: onward\ncomposition: Si\nsampling: {{{sampling}}}\n", encoding="utf-8"
+    )
+    ended = terminal(command, tmp_path / "onward.yaml", MLIP_DATA=str(tmp_path / "data"))
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_check_says_what_would_be_computed():
     ended = terminal("check", "quickstart")
     assert ended.returncode == 0, ended.stderr

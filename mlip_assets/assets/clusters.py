@@ -1,21 +1,16 @@
 """Asset ``clusters``: the regions of the map."""
 
 import dagster as dg
-import numpy as np
-from numpy.typing import NDArray
 
 from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
-from mlip_assets.campaign import Campaign
 from mlip_assets.dynamics import Trajectory
 from mlip_assets.sampling import (
     Clusters,
     Embedding,
-    Frontier,
     cluster_pool,
     find_frontier,
-    project_frames,
 )
 from resources.campaigns import CampaignFolder
 
@@ -41,16 +36,17 @@ def clusters(
     """
     campaign = campaigns.current(context)
     sampling = campaign.sampling
-    known = project_frames(
-        earlier.labelled_frames(campaign),
-        pca_embedding.axes,
-        campaign.descriptors,
-        campaign.elements,
-    )
+    known = earlier.labelled_scores(campaign, pca_embedding.axes)
     pool, refreshed = pca_embedding, {}
     if campaign.round:
-        frontier = _frontier(
-            pca_embedding, known, surrogate_trajectory, campaign, campaigns, earlier
+        frontier = find_frontier(
+            pca_embedding,
+            known,
+            campaigns.known_distance(campaign),
+            expected_error=earlier.expected_error(
+                campaign, surrogate_trajectory, pca_embedding.frame_id
+            ),
+            error_limit=earlier.error_limit(campaign),
         )
         pool = pca_embedding.among(pca_embedding.frame_id[frontier.rows])
         campaigns.record(campaign, known_share=frontier.known_share)
@@ -87,28 +83,4 @@ def clusters(
         check_results=[
             check("no_empty_cluster", len(sizes) == wanted and sizes.min() > 0, wanted=wanted)
         ],
-    )
-
-
-def _frontier(
-    embedding: Embedding,
-    known: NDArray[np.float64],
-    trajectory: Trajectory,
-    campaign: Campaign,
-    campaigns: CampaignFolder,
-    earlier: EarlierRuns,
-) -> Frontier:
-    within = campaigns.known_distance(campaign)
-    if within is None:
-        raise ValueError(
-            f"campaign '{campaign.name}': its first run was never finished, so nothing says which "
-            "frames count as known; run it (make run) before it is refreshed"
-        )
-    model = earlier.model(campaign)
-    return find_frontier(
-        embedding,
-        known,
-        within,
-        expected_error=earlier.expected_error(campaign, trajectory, embedding.frame_id),
-        error_limit=campaign.refresh.unsure_above * model.force_rmse_eV_per_A if model else np.inf,
     )

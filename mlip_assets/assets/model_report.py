@@ -1,5 +1,6 @@
 """Asset ``model_report``: what the potential is worth, and whether it becomes the one to use."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,22 @@ from io_managers.storage import Storage
 from mlip_assets import figures, report_figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.assets.model import HELD_OUT_NAME
-from mlip_assets.files import locked
+from mlip_assets.campaign import Campaign
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.training import (
     HeldOut,
     ModelReport,
+    PromotedModels,
     TrainedModel,
     judge,
     learning_curve,
-    promote,
-    promoted_model,
     report_on,
 )
 from mlip_assets.training.promotion import (
+    ERRORS,
     LABELS_FOLDER,
-    POINTER_NAME,
     PROMOTED_FOLDER,
     REPORT_FOLDER,
-    folder_of,
 )
 from mlip_assets.training.trials import MAX_DRIFT_MEV_PER_ATOM_PER_PS
 from resources.campaigns import CampaignFolder
@@ -72,13 +71,11 @@ def model_report(
     """
     campaign = campaigns.current(context)
     device = find_device(campaign.training.device, "training.device")
-    folder = Path(str(storage.working_folder(context.partition_key, PROMOTED_FOLDER)))
-    held_out = HeldOut.open(folder.parent / HELD_OUT_NAME)
-    with locked(folder / "lock", wait=True):
-        standing, best = 1.0, None
-        if (folder / POINTER_NAME).exists():
-            best, promotion = promoted_model(folder)
-            standing = promotion.standing
+    results = Path(str(storage.working_folder(context.partition_key, PROMOTED_FOLDER))).parent
+    held_out = HeldOut.open(results / HELD_OUT_NAME)
+    models = PromotedModels(results / PROMOTED_FOLDER)
+    with models.locked():
+        best, promotion = models.in_use() if models.name else (None, None)
         report = report_on(
             model,
             labelled_db.labelled,
@@ -91,27 +88,23 @@ def model_report(
             seed=campaign.seed,
             device=device,
         )
-        rival = "promoted" if "promoted" in report.held_out else "mean_predictor"
         verdict = judge(
-            report.held_out["model"],
-            report.held_out[rival],
-            rival_is="the promoted model" if rival == "promoted" else "the mean predictor",
-            rival_standing=standing if rival == "promoted" else 1.0,
+            report.held_out,
+            rival_standing=promotion.standing if promotion else 1.0,
             is_stable=report.is_stable,
         )
         in_use = model if verdict.promoted else best
         found: dict[str, Any] = {
             "n_labels": len(labelled_db.labelled),
-            "model": in_use and folder_of(folder, in_use).name,
+            "model": in_use and models.folder_of(in_use).name,
         }
         if best is None or best.weights_sha256 != model.weights_sha256:  # else it is on record
             found |= {"error_ratio": verdict.ratio, "promoted": verdict.promoted}
         campaigns.record(campaign, **found)
+        own = models.folder_of(model)
         curve = learning_curve(
             campaigns.rounds(campaign.name).rounds,
-            lambda name: (
-                model if name == folder_of(folder, model).name else TrainedModel.open(folder / name)
-            ),
+            lambda name: model if name == own.name else models.open(name),
             labelled_db.labelled,
             held_out,
             device,
@@ -119,89 +112,89 @@ def model_report(
         report = replace(report, promotion=verdict, learning_curve=curve)
         report = replace(report, pictures=report_figures.report_pictures(report))
         if verdict.promoted:
-            report.save(folder_of(folder, model) / REPORT_FOLDER)
-            labelled_db.save(folder_of(folder, model) / LABELS_FOLDER)
-            promote(folder, model, verdict)
+            report.save(own / REPORT_FOLDER)
+            labelled_db.save(own / LABELS_FOLDER)
+            models.promote(model, verdict)
     campaigns.record(campaign, finished=True)
+    return dg.MaterializeResult(
+        value=report, metadata=_metadata(report, campaign), check_results=list(_checks(report))
+    )
 
-    errors = report.held_out
+
+def _metadata(report: ModelReport, campaign: Campaign) -> dict[str, Any]:
+    assert report.promotion
     crystal = report.crystals.get("model")
     volumes = crystal.equation_of_state if crystal else None
     uncertainty = report.uncertainty or {}
-    spearman = uncertainty.get("spearman")
-    drifts = [trial.drift_meV_per_atom_per_ps for trial in report.trials]
-    force, energy = "force_rmse_meV_per_A", "energy_rmse_meV_per_atom"
-    return dg.MaterializeResult(
-        value=report,
-        metadata={
-            "round": campaign.round,
-            "promoted": verdict.promoted,
-            "promotion_reason": verdict.reason,
-            **{
-                f"{name}_{key}": found[key]
-                for name, found in errors.items()
-                for key in (force, energy)
-                if found[key] is not None
-            },
-            **({"bulk_modulus_GPa": volumes.bulk_modulus_GPa} if volumes else {}),
-            **{
-                f"uncertainty_{key}": uncertainty[key]
-                for key in ("scale", "spearman", "within_1", "within_2")
-                if uncertainty.get(key) is not None
-            },
-            "weights_sha256": report.weights_sha256,
-            "errors": report_figures.comparison_table(report),
-            "learning_curve": report_figures.learning_table(report),
-            "crystal": report_figures.crystal_table(report),
-            "dynamics": report_figures.trial_table(report),
-            "uncertainty": report_figures.uncertainty_table(report),
-            "picture": figures.markdown(report.pictures["errors"]),
-            **{
-                f"picture_{name}": figures.markdown(png)
-                for name, png in report.pictures.items()
-                if name != "errors"
-            },
+    return {
+        "round": campaign.round,
+        "promoted": report.promotion.promoted,
+        "promotion_reason": report.promotion.reason,
+        **{
+            f"{name}_{key}": found[key]
+            for name, found in report.held_out.items()
+            for key in ERRORS
+            if found[key] is not None
         },
-        check_results=[
-            check(
-                "better_than_mean",
-                all(
-                    _below(errors["model"][k], errors["mean_predictor"][k]) for k in (force, energy)
-                ),
-                force_rmse_meV_per_A=errors["model"][force] or "",
-                mean_predictor_meV_per_A=errors["mean_predictor"][force],
-            ),
-            check(
-                "better_than_surrogate",
-                _below(errors["model"][force], errors["surrogate"][force]),
-                force_rmse_meV_per_A=errors["model"][force] or "",
-                surrogate_meV_per_A=errors["surrogate"][force] or "",
-            ),
-            check(
-                "pair_curves",
-                all(curve.is_repulsive and curve.is_smooth for curve in report.pair_curves),
-                not_repulsive=[c.pair for c in report.pair_curves if not c.is_repulsive],
-                not_smooth=[c.pair for c in report.pair_curves if not c.is_smooth],
-            ),
-            check(
-                "stable_at_every_temperature",
-                report.is_stable,
-                stopped_by={
-                    f"{t.temperature_K:g} K": t.stopped_by for t in report.trials if t.stopped_by
-                },
-            ),
-            check(
-                "energy_kept",
-                all(trial.keeps_energy for trial in report.trials),
-                drift_meV_per_atom_per_ps=drifts,
-            ),
-            check(
-                "uncertainty_ranks_errors",
-                spearman is None or spearman > 0,
-                spearman="" if spearman is None else spearman,
-                n_frames=uncertainty.get("n_frames", 0),
-            ),
-        ],
+        **({"bulk_modulus_GPa": volumes.bulk_modulus_GPa} if volumes else {}),
+        **{
+            f"uncertainty_{key}": uncertainty[key]
+            for key in ("scale", "spearman", "within_1", "within_2")
+            if uncertainty.get(key) is not None
+        },
+        "weights_sha256": report.weights_sha256,
+        "errors": report_figures.comparison_table(report),
+        "learning_curve": report_figures.learning_table(report),
+        "crystal": report_figures.crystal_table(report),
+        "dynamics": report_figures.trial_table(report),
+        "uncertainty": report_figures.uncertainty_table(report),
+        "picture": figures.markdown(report.pictures["errors"]),
+        **{
+            f"picture_{name}": figures.markdown(png)
+            for name, png in report.pictures.items()
+            if name != "errors"
+        },
+    }
+
+
+def _checks(report: ModelReport) -> Iterator[dg.AssetCheckResult]:
+    ours, naive, bare = (report.held_out[name] for name in ("model", "mean_predictor", "surrogate"))
+    force = "force_rmse_meV_per_A"
+    yield check(
+        "better_than_mean",
+        all(_below(ours[key], naive[key]) for key in ERRORS),
+        force_rmse_meV_per_A=ours[force] or "",
+        mean_predictor_meV_per_A=naive[force],
+    )
+    yield check(
+        "better_than_surrogate",
+        _below(ours[force], bare[force]),
+        force_rmse_meV_per_A=ours[force] or "",
+        surrogate_meV_per_A=bare[force] or "",
+    )
+    yield check(
+        "pair_curves",
+        all(curve.is_repulsive and curve.is_smooth for curve in report.pair_curves),
+        not_repulsive=[c.pair for c in report.pair_curves if not c.is_repulsive],
+        not_smooth=[c.pair for c in report.pair_curves if not c.is_smooth],
+    )
+    yield check(
+        "stable_at_every_temperature",
+        report.is_stable,
+        stopped_by={f"{t.temperature_K:g} K": t.stopped_by for t in report.trials if t.stopped_by},
+    )
+    yield check(
+        "energy_kept",
+        all(trial.keeps_energy for trial in report.trials),
+        drift_meV_per_atom_per_ps=[t.drift_meV_per_atom_per_ps for t in report.trials],
+    )
+    uncertainty = report.uncertainty or {}
+    spearman = uncertainty.get("spearman")
+    yield check(
+        "uncertainty_ranks_errors",
+        spearman is None or spearman > 0,
+        spearman="" if spearman is None else spearman,
+        n_frames=uncertainty.get("n_frames", 0),
     )
 
 

@@ -19,7 +19,6 @@ from mlip_assets.sampling import (
     known_distance,
     known_share_by_round,
     measure_coverage,
-    project_frames,
     select_frames,
 )
 from resources.campaigns import CampaignFolder
@@ -58,12 +57,7 @@ def selected_frames(
     campaign = campaigns.current(context)
     sampling = campaign.sampling
     labelled = earlier.labelled_frames(campaign)
-    known = project_frames(
-        labelled,
-        pca_embedding.axes,
-        campaign.descriptors,
-        campaign.elements,
-    )
+    known = earlier.labelled_scores(campaign, pca_embedding.axes)
     pool = pca_embedding.among(clusters.frame_id)
     # of a refresh, the clusters hold what the labels leave out: none of them is served yet
     counted = known[:0] if campaign.round else known
@@ -100,13 +94,16 @@ def selected_frames(
     chosen = np.flatnonzero(np.isin(pca_embedding.frame_id, pool.frame_id[selection.indices]))
     coverage = measure_coverage(pca_embedding, chosen, labelled=known, seed=campaign.seed)
     reached = np.concatenate([known, pca_embedding.scores[chosen]])
-    if not campaign.round:
-        campaigns.record(campaign, known_distance=known_distance(pca_embedding, reached))
+    if campaign.round:
+        within = campaigns.known_distance(campaign)
+    else:
+        within = known_distance(pca_embedding, reached)
+        campaigns.record(campaign, known_distance=within)
     covered = known_share_by_round(
         pca_embedding,
         reached,
         [round_of(atoms.info["frame_id"]) for atoms in [*labelled, *frames]],
-        campaigns.known_distance(campaign) or known_distance(pca_embedding, reached),
+        within,
     )
     wanted = len(frames) if campaign.round else sampling.n_samples
     distinct = len({atoms.info["frame_id"] for atoms in frames})

@@ -10,7 +10,7 @@ from mlip_assets.training.labels import LabelError, check_labels
 from mlip_assets.training.learning_curve import LearningPoint, learning_curve
 from mlip_assets.training.model import TrainedModel, state_dict_sha256
 from mlip_assets.training.package import pack
-from mlip_assets.training.promotion import judge, promote, promoted_model
+from mlip_assets.training.promotion import PromotedModels, judge
 from mlip_assets.training.report import ModelReport, report_on
 from mlip_assets.training.splits import Split, split_labels
 from mlip_assets.training.trainer import TrainingError
@@ -21,6 +21,7 @@ __all__ = [
     "LabelError",
     "LearningPoint",
     "ModelReport",
+    "PromotedModels",
     "Split",
     "TrainedModel",
     "TrainingError",
@@ -30,8 +31,6 @@ __all__ = [
     "judge",
     "learning_curve",
     "pack",
-    "promote",
-    "promoted_model",
     "report_on",
     "split_labels",
     "state_dict_sha256",

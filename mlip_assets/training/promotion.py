@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlip_assets.files import sha256_of_file, write_text
+from mlip_assets.files import locked, sha256_of_file, write_text
 from mlip_assets.training.model import METRICS_NAME, TrainedModel
 
 #: How much worse than the best of the campaign a promoted model may be, as a ratio of errors. Few
@@ -37,14 +38,9 @@ class Promotion:
 
 
 def judge(
-    errors: Mapping[str, Any],
-    rival: Mapping[str, Any],
-    *,
-    rival_is: str,
-    rival_standing: float = 1.0,
-    is_stable: bool,
+    errors: Mapping[str, Mapping[str, Any]], *, rival_standing: float, is_stable: bool
 ) -> Promotion:
-    """Compare a model with the promoted one on the same held-out labels.
+    """Compare a model with the promoted one, or the mean predictor, on the same held-out labels.
 
     It is promoted when it is stable and the geometric mean of its force and energy RMSE, over that
     of the best model of the campaign, is at most 1 + ``TOLERANCE``. Because the standing is handed
@@ -52,16 +48,18 @@ def judge(
 
     Parameters
     ----------
-    errors, rival
-        Errors of the model, and of what it must not be worse than, on the held-out labels.
-    rival_is
-        What the rival is called in the reason.
+    errors
+        On the held-out labels, of ``model``, ``mean_predictor`` and, unless it cannot be compared
+        or there is none, ``promoted``: :attr:`mlip_assets.training.ModelReport.held_out`.
     rival_standing
-        The ``standing`` the rival was promoted with.
+        The ``standing`` the promoted model was promoted with; 1 where there is none.
     is_stable
         Whether its dynamics broke no guard at any temperature of the campaign.
     """
-    ratio = _ratio(errors, rival)
+    rival, rival_is = "promoted", "the promoted model"
+    if rival not in errors:
+        rival, rival_is, rival_standing = "mean_predictor", "the mean predictor", 1.0
+    ratio = _ratio(errors["model"], errors[rival])
     if ratio is None:
         reason = "its errors on the held-out labels are not finite"
         return Promotion(False, reason, None, rival_standing)
@@ -77,53 +75,65 @@ def judge(
     return Promotion(True, f"not worse: {compared}, and stable", ratio, max(1.0, standing))
 
 
-def folder_of(folder: Path, model: TrainedModel) -> Path:
-    """Where a promoted model is kept among the others, with its report and its labels."""
-    name = model.weights_sha256[:16]
-    if model.members:  # the same model with another committee is kept beside it
-        hashes = "".join(map(sha256_of_file, model.members))
-        name += "-" + hashlib.sha256(hashes.encode()).hexdigest()[:8]
-    return folder / name
+class PromotedModels:
+    """The models that one campaign has promoted, each in a folder of its own, and which is in use."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pointer = folder / POINTER_NAME
 
-def promote(folder: Path, model: TrainedModel, promotion: Promotion) -> None:
-    """Keep the model in a folder of its own and, last, point to it.
+    def locked(self) -> AbstractContextManager[None]:
+        """Held while a model is judged and promoted; waits for others."""
+        return locked(self.folder / "lock", wait=True)
 
-    A kill leaves the earlier model promoted.
-    """
-    own = folder_of(folder, model)
-    if not (own / METRICS_NAME).exists():
-        model.save(own)
-    record = {"model": own.name, "weights_sha256": model.weights_sha256, **asdict(promotion)}
-    write_text(folder / POINTER_NAME, json.dumps(record, indent=1, allow_nan=False) + "\n")
+    @property
+    def name(self) -> str | None:
+        """Folder of the model in use; None: none has been promoted yet."""
+        if not self._pointer.exists():
+            return None
+        return str(json.loads(self._pointer.read_text(encoding="utf-8"))["model"])
 
+    def in_use(self) -> tuple[TrainedModel, Promotion]:
+        """The promoted model and how it came to be that.
 
-def promoted_name(folder: Path) -> str | None:
-    """Folder of the promoted model, below that of all; None: none has been promoted yet."""
-    pointer = folder / POINTER_NAME
-    if not pointer.exists():
-        return None
-    return str(json.loads(pointer.read_text(encoding="utf-8"))["model"])
+        Raises
+        ------
+        FileNotFoundError
+            None has been promoted yet.
+        ValueError
+            The model is not the one that was promoted.
+        """
+        record = json.loads(self._pointer.read_text(encoding="utf-8"))
+        model = self.open(record.pop("model"))
+        if record.pop("weights_sha256") != model.weights_sha256:
+            raise ValueError(
+                f"{model.model_file} is not the model that {self._pointer} names; restore it, or "
+                "delete the folder and run the campaign again"
+            )
+        return model, Promotion(**record)
 
+    def open(self, name: str) -> TrainedModel:
+        """One of the models, by its folder."""
+        return TrainedModel.open(self.folder / name)
 
-def promoted_model(folder: Path) -> tuple[TrainedModel, Promotion]:
-    """The promoted model of a campaign and how it came to be that.
+    def folder_of(self, model: TrainedModel) -> Path:
+        """Where a model is kept among the others, with its report and its labels."""
+        name = model.weights_sha256[:16]
+        if model.members:  # the same model with another committee is kept beside it
+            hashes = "".join(map(sha256_of_file, model.members))
+            name += "-" + hashlib.sha256(hashes.encode()).hexdigest()[:8]
+        return self.folder / name
 
-    Raises
-    ------
-    FileNotFoundError
-        None has been promoted yet.
-    ValueError
-        The model is not the one that was promoted.
-    """
-    record = json.loads((folder / POINTER_NAME).read_text(encoding="utf-8"))
-    model = TrainedModel.open(folder / record.pop("model"))
-    if record.pop("weights_sha256") != model.weights_sha256:
-        raise ValueError(
-            f"{model.model_file} is not the model that {folder / POINTER_NAME} names; restore it, or "
-            "delete the folder and run the campaign again"
-        )
-    return model, Promotion(**record)
+    def promote(self, model: TrainedModel, promotion: Promotion) -> None:
+        """Keep the model in a folder of its own and, last, point to it.
+
+        A kill leaves the earlier model promoted.
+        """
+        own = self.folder_of(model)
+        if not (own / METRICS_NAME).exists():
+            model.save(own)
+        record = {"model": own.name, "weights_sha256": model.weights_sha256, **asdict(promotion)}
+        write_text(self._pointer, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
 
 def _ratio(errors: Mapping[str, Any], rival: Mapping[str, Any]) -> float | None:

@@ -23,7 +23,7 @@ from mlip_assets.campaign import (
 )
 from mlip_assets.files import sha256_of_file, write_atomically
 from mlip_assets.potential import mace_calculator
-from mlip_assets.training import TrainedModel, promoted_model
+from mlip_assets.training import PromotedModels
 from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, load_bundled, read_description
 from resources.surrogates.base import Surrogate, SurrogateError, require_package
 from resources.surrogates.committee import unite
@@ -161,7 +161,8 @@ class MaceSurrogate(Surrogate):
             None has been promoted yet, or its file was changed.
         """
         try:
-            trained = TrainedModel.open(folder / name) if name else promoted_model(folder)[0]
+            models = PromotedModels(folder)
+            trained = models.open(name) if name else models.in_use()[0]
         except FileNotFoundError as error:
             raise SurrogateError(
                 f"exploration.surrogate: '{OWN_SURROGATE}' is the best model this campaign has "

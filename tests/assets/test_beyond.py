@@ -251,6 +251,12 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
     project.earlier.check(project.write("new", "axes_from: new"))
 
 
+def test_a_refresh_before_the_first_run_has_ended_is_told(project):
+    fresh = project.write("fresh")
+    with pytest.raises(CampaignError, match="first run was never finished.*make run CAMPAIGN=fresh"):
+        project.campaigns.known_distance(fresh)
+
+
 def test_the_page_goes_where_the_frames_go(tmp_path):
     project = Project(tmp_path, root="memory://beyond")
     project.write("copper")

@@ -28,9 +28,9 @@ from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.training import (
     HeldOut,
     ModelReport,
+    PromotedModels,
     TrainedModel,
     evaluate,
-    promoted_model,
     split_labels,
     state_dict_sha256,
 )
@@ -38,7 +38,6 @@ from mlip_assets.training.committee import calibrated
 from mlip_assets.training.evaluation import predict
 from mlip_assets.training.labels import dataset_sha256
 from mlip_assets.training.lammps import ExportError, evaluate_export, export_lammps
-from mlip_assets.training.promotion import folder_of
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.mace import MaceResource
 from resources.surrogate import find_surrogate
@@ -175,11 +174,11 @@ class Project:
 
 def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     poor, good, worse = project.models
-    promoted = project.data / "promoted"
+    promoted = PromotedModels(project.data / "promoted")
 
     made, checks = project.report(poor)
     assert made["promoted"], made["promotion_reason"]
-    assert promoted_model(promoted)[0].weights_sha256 == poor.weights_sha256
+    assert promoted.in_use()[0].weights_sha256 == poor.weights_sha256
     assert checks["better_than_mean"]
     assert not checks["better_than_surrogate"], "nothing beats what made the labels"
     assert checks["stable_at_every_temperature"]
@@ -191,12 +190,12 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     made, _ = project.report(good, refresh=True)
     assert made["promoted"]
     assert made["promoted_force_rmse_meV_per_A"] > made["model_force_rmse_meV_per_A"]
-    assert promoted_model(promoted)[0].weights_sha256 == good.weights_sha256
+    assert promoted.in_use()[0].weights_sha256 == good.weights_sha256
 
     made, _ = project.report(worse, refresh=True)
     assert not made["promoted"]
     assert made["promotion_reason"].startswith("worse: ")
-    best, _ = promoted_model(promoted)
+    best, _ = promoted.in_use()
     assert best.weights_sha256 == good.weights_sha256
     assert worse.model_file.exists()
     kept = [best.model_file.parent / name for name in ("report/report.json", "labels/labels.db")]
@@ -217,7 +216,8 @@ def test_each_report_ends_a_round_and_draws_the_learning_curve(project):
     poor, good, worse = project.models
     first, second, third = project.campaigns.rounds("copper").rounds
     assert [r.model for r in (first, second, third)] == [
-        folder_of(project.data / "promoted", model).name for model in (poor, good, good)
+        PromotedModels(project.data / "promoted").folder_of(model).name
+        for model in (poor, good, good)
     ]
     assert first.finished
     assert second.finished
@@ -253,7 +253,7 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
         "use_with_ase.py",
     }  # fmt: skip
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
-    best, _ = promoted_model(project.data / "promoted")
+    best, _ = PromotedModels(project.data / "promoted").in_use()
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     for said in (best.weights_sha256, "g/cm³", "300 K (10)", "| model, crystal |", "bulk modulus"):
         assert said in card
@@ -278,7 +278,7 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
 
 
 def test_the_export_for_lammps_says_what_the_model_says(project):
-    model, _ = promoted_model(project.data / "promoted")
+    model, _ = PromotedModels(project.data / "promoted").in_use()
     atoms = project.labels.labelled[1].copy()
     energy, forces = evaluate_export(project.data / "package" / "copper-lammps.pt", atoms)
     atoms.calc = model.calculator(dtype="float64")

@@ -115,7 +115,7 @@ def test_missing_package_and_nearest_name(monkeypatch):
 
 def test_the_campaigns_own_best_model(tmp_path):
     """What has been promoted is what the next exploration finds, by the campaign's name."""
-    from mlip_assets.training import TrainedModel, promote
+    from mlip_assets.training import PromotedModels, TrainedModel
     from mlip_assets.training.promotion import Promotion
 
     campaign = Campaign(name="si", composition="Si", exploration={"surrogate": "own-model"})
@@ -132,7 +132,8 @@ def test_the_campaigns_own_best_model(tmp_path):
         start_from="scratch",
         wall_s=1.0,
     )
-    promote(tmp_path / "si" / "promoted", trained, Promotion(True, "the first", 1.0, 1.0))
+    models = PromotedModels(tmp_path / "si" / "promoted")
+    models.promote(trained, Promotion(True, "the first", 1.0, 1.0))
     folder = tmp_path / "si" / "promoted" / ("0" * 16)
     surrogate = resource.surrogate(campaign)
     assert surrogate.metadata()["surrogate"] == "own-model"

@@ -14,9 +14,9 @@ from scipy.stats import spearmanr
 
 from mlip_assets.dynamics import force_spread
 from mlip_assets.dynamics.evaluation import evaluate
-from mlip_assets.training import TrainedModel, TrainingError, fit_mace, fitting, promote
+from mlip_assets.training import PromotedModels, TrainedModel, TrainingError, fit_mace, fitting
 from mlip_assets.training.committee import SHARE, calibrate, member_splits
-from mlip_assets.training.promotion import Promotion, promoted_model
+from mlip_assets.training.promotion import Promotion
 from mlip_assets.training.splits import Split, split_labels
 from resources.surrogate import find_surrogate
 from resources.surrogates.committee import Committee
@@ -61,7 +61,7 @@ def committee(trained, labelled, isolated_energies, settings, work_dir) -> Train
 def own_model(committee, tmp_path_factory):
     """As a campaign explores with it that has promoted it."""
     folder = tmp_path_factory.mktemp("promoted")
-    promote(folder, committee, Promotion(True, "the first", 0.5, 1.0))
+    PromotedModels(folder).promote(committee, Promotion(True, "the first", 0.5, 1.0))
     return find_surrogate("own-model", device="cpu", dtype="float32", own_models=folder)
 
 
@@ -212,9 +212,9 @@ def test_its_own_model_is_a_committee_that_is_tuned_from_the_model_itself(
 
 
 def test_the_same_model_with_another_committee_is_promoted_beside_it(committee, tmp_path):
-    verdict = Promotion(True, "not worse", 1.0, 1.0)
+    models, verdict = PromotedModels(tmp_path), Promotion(True, "not worse", 1.0, 1.0)
     for members in (committee.members, committee.members[:1], ()):
-        promote(tmp_path, replace(committee, members=members), verdict)
-        model, _ = promoted_model(tmp_path)
+        models.promote(replace(committee, members=members), verdict)
+        model, _ = models.in_use()
         assert len(model.members) == len(members)
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 3

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlip_assets.training import judge, promote, promoted_model
+from mlip_assets.training import PromotedModels, judge
 from mlip_assets.training.promotion import TOLERANCE, Promotion
 
 POSITIVE = st.floats(0.1, 1e4)
@@ -21,13 +21,12 @@ def errors(force, energy):
 
 
 def verdict(ours, theirs, *, standing=1.0, is_stable=True):
-    return judge(
-        errors(*ours),
-        errors(*theirs),
-        rival_is="the promoted model",
-        rival_standing=standing,
-        is_stable=is_stable,
-    )
+    found = {
+        "model": errors(*ours),
+        "promoted": errors(*theirs),
+        "mean_predictor": errors(1e9, 1e9),
+    }
+    return judge(found, rival_standing=standing, is_stable=is_stable)
 
 
 def test_better_equal_and_hardly_worse_are_promoted_and_worse_is_not():
@@ -38,6 +37,17 @@ def test_better_equal_and_hardly_worse_are_promoted_and_worse_is_not():
     assert not worse.promoted
     assert worse.ratio == pytest.approx(math.sqrt(1.2))
     assert worse.reason.startswith("worse: 1.095 × the force and energy RMSE of the promoted model")
+
+
+def test_without_a_promoted_model_the_mean_predictor_is_to_be_beaten():
+    rival = {"mean_predictor": errors(100, 10)}
+    first = judge({"model": errors(50, 5), **rival}, rival_standing=1.3, is_stable=True)
+    assert first.promoted
+    assert first.standing == 1
+    assert "of the mean predictor" in first.reason
+    assert not judge(
+        {"model": errors(110, 11), **rival}, rival_standing=1.0, is_stable=True
+    ).promoted
 
 
 def test_a_gain_in_forces_may_pay_for_energies():
@@ -64,11 +74,14 @@ def test_models_each_a_little_worse_cannot_creep_away_from_the_best(start, steps
 
 
 def test_promoting_points_to_a_copy_that_stays(trained, tmp_path):
+    models = PromotedModels(tmp_path)
+    assert models.name is None
     with pytest.raises(FileNotFoundError):
-        promoted_model(tmp_path)
+        models.in_use()
     first = Promotion(True, "the first", 0.5, 1.0)
-    promote(tmp_path, trained, first)
-    model, found = promoted_model(tmp_path)
+    models.promote(trained, first)
+    model, found = models.in_use()
+    assert models.name == model.model_file.parent.name
     assert found == first
     assert model.weights_sha256 == trained.weights_sha256
     assert model.model_file.parent.parent == tmp_path
@@ -76,26 +89,26 @@ def test_promoting_points_to_a_copy_that_stays(trained, tmp_path):
         (tmp_path / "promoted.json").read_text().replace(trained.weights_sha256, "f" * 64)
     )
     with pytest.raises(ValueError, match="is not the model that"):
-        promoted_model(tmp_path)
+        models.in_use()
 
 
 def test_a_kill_while_promoting_leaves_the_earlier_one(trained, tmp_path):
     """Killed where the copy is there and the pointer is not: what was promoted still is."""
-    promote(tmp_path, trained, Promotion(True, "the first", 0.5, 1.0))
+    PromotedModels(tmp_path).promote(trained, Promotion(True, "the first", 0.5, 1.0))
     script = (
         "import os, signal\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from mlip_assets.training import promotion\n"
-        f"folder = Path({str(tmp_path)!r})\n"
-        "model, first = promotion.promoted_model(folder)\n"
+        f"models = promotion.PromotedModels(Path({str(tmp_path)!r}))\n"
+        "model, first = models.in_use()\n"
         "other = replace(model, weights_sha256='e' * 64)\n"
         "promotion.write_text = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "promotion.promote(folder, other, first)\n"
+        "models.promote(other, first)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], check=False, env=os.environ)
     assert ended.returncode == -signal.SIGKILL
     assert (tmp_path / ("e" * 16) / "metrics.json").exists()
-    model, found = promoted_model(tmp_path)
+    model, found = PromotedModels(tmp_path).in_use()
     assert model.weights_sha256 == trained.weights_sha256
     assert found.reason == "the first"
