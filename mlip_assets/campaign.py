@@ -701,6 +701,12 @@ class TrainingSettings(_Section):
     committee: int = Field(
         3, ge=1, le=8, description="models in the committee, the main one included; 1: none"
     )
+    trial_steps: int = Field(
+        500,
+        ge=50,
+        description="steps of the report's dynamics at each temperature, half as many of which follow "
+        "without a thermostat",
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto | cpu | cuda"
     )

@@ -36,7 +36,7 @@ from io_managers.storage import Storage
 from mlip_assets.__main__ import log_to_terminal
 from mlip_assets.campaign import Campaign, TrainingSettings
 from mlip_assets.definitions import defs, resources_at
-from mlip_assets.files import write_text
+from mlip_assets.files import locked, write_text
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.labelling.dimers import is_dimer
 from mlip_assets.report_figures import crystal_table, report_pictures, trial_table
@@ -246,6 +246,7 @@ def reported(
         promoted=None,
         temperatures_K=campaign.exploration.temperatures_K[-2:-1],
         timestep_fs=campaign.exploration.timestep_fs,
+        trial_steps=campaign.training.trial_steps,
         seed=campaign.seed,
     )
     report = replace(report, pictures=report_pictures(report))
@@ -342,7 +343,7 @@ def exploration_rows(data: Path, exam: Sequence[Labels]) -> Iterable[dict[str, A
 
 
 def main() -> None:
-    """Make the model, examine it, and write its files."""
+    """Read the command line."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of all that is computed")
@@ -351,13 +352,25 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20, help="of the trainings")
     parser.add_argument("--workers", type=int, default=0, help="cores; 0: all")
     arguments = parser.parse_args()
-    work, seed = arguments.work.absolute(), arguments.seed
+    work = arguments.work.absolute()
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of libraries, in worker processes
     warnings.simplefilter("ignore")
     log_to_terminal()
 
+    with locked(work / "lock", wait=True):
+        make(
+            work,
+            arguments.into,
+            arguments.pictures,
+            seed=arguments.seed,
+            n_workers=arguments.workers,
+        )
+
+
+def make(work: Path, into: Path, pictures: Path, *, seed: int, n_workers: int) -> None:
+    """Make the model, examine it, and write its files."""
     bases = [load_campaign(file) for file in sorted(CAMPAIGNS.glob("*.yaml"))]
-    pipeline = Pipeline(work, arguments.workers)
+    pipeline = Pipeline(work, n_workers)
     learnt: list[Labels] = []
     model: TrainedModel | None = None
     for number, kind in enumerate(PASSES):
@@ -384,12 +397,12 @@ def main() -> None:
             reports[base.name] = reported(
                 model, metrics[base.composition], train, test, of, work / "reports" / base.name
             )
-    publish(model, arguments.into, seed)
-    picture = arguments.pictures / f"bundled-{PICTURED}.png"
+    publish(model, into, seed)
+    picture = pictures / f"bundled-{PICTURED}.png"
     picture.write_bytes(reports[PICTURED].pictures["crystal"])
-    files = [arguments.into / f"{BUNDLED_NAME}.{suffix}" for suffix in ("json", "npz")]
+    files = [into / f"{BUNDLED_NAME}.{suffix}" for suffix in ("json", "npz")]
     write_card(
-        arguments.into,
+        into,
         {
             "Errors on labels of the last pass": markdown(error_rows(metrics)),
             "Crystals": rows_of(crystal_table, reports),

@@ -30,6 +30,7 @@ labelling:
 training:
   max_epochs: 8
   committee: 1
+  trial_steps: 100
 """
 
 

@@ -85,6 +85,7 @@ def model_report(
             promoted=best,
             temperatures_K=campaign.exploration.temperatures_K,
             timestep_fs=campaign.exploration.timestep_fs,
+            trial_steps=campaign.training.trial_steps,
             seed=campaign.seed,
             device=device,
         )

@@ -141,6 +141,7 @@ def report_on(
     promoted: TrainedModel | None,
     temperatures_K: Sequence[float],
     timestep_fs: float,
+    trial_steps: int,
     seed: int,
     device: str = "cpu",
 ) -> ModelReport:
@@ -161,6 +162,8 @@ def report_on(
         not compared.
     temperatures_K, timestep_fs
         Of the campaign's exploration.
+    trial_steps
+        Of the dynamics at each temperature; half as many follow without a thermostat.
     seed
         Of the velocities.
     device
@@ -202,6 +205,7 @@ def report_on(
         surrogate,
         temperatures_K=temperatures_K,
         timestep_fs=timestep_fs,
+        n_steps=trial_steps,
         seed=seed,
     )
     progress.advance()

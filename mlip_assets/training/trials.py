@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from mlip_assets.dynamics import try_dynamics
 from mlip_assets.dynamics.rdf import radial_distribution
 
-#: With a thermostat, and without one.
-N_STEPS, N_FREE_STEPS = 500, 250
 #: The energy is looked at, and a frame kept for the distribution, every so many steps.
 EVERY = 5
 #: Smaller crystals are repeated: two atoms have no temperature.
@@ -30,7 +28,7 @@ class Trial:
 
     temperature_K: float
     n_steps: int
-    """Made under the thermostat and the guards of exploration, of ``N_STEPS``."""
+    """Made under the thermostat and the guards of exploration."""
     stopped_by: str | None
     """The guard that was broken; None when every step was made."""
     drift_meV_per_atom_per_ps: float | None
@@ -65,9 +63,12 @@ def run_trials(
     *,
     temperatures_K: Sequence[float],
     timestep_fs: float,
+    n_steps: int,
     seed: int,
 ) -> list[Trial]:
     """Dynamics at each temperature: with a thermostat, without, and without by the reference.
+
+    ``n_steps`` with a thermostat, and half as many without.
 
     Without a thermostat the atoms start from where they are with twice the kinetic energy, half of
     which becomes potential energy when ``start`` is at rest.
@@ -80,12 +81,12 @@ def run_trials(
             enlarged,
             calculator,
             temperature_K=temperature,
-            n_steps=N_STEPS,
+            n_steps=n_steps,
             timestep_fs=timestep_fs,
             seed=seed,
         )
         runs = [
-            _free_run(enlarged, potential, temperature, timestep_fs, seed)
+            _free_run(enlarged, potential, temperature, timestep_fs, n_steps // 2, seed)
             for potential in ((calculator, reference) if report.stopped_by is None else ())
         ]
         ours, theirs = runs or (None, None)
@@ -124,7 +125,12 @@ class _Run:
 
 
 def _free_run(
-    start: Atoms, calculator: Calculator, temperature_K: float, timestep_fs: float, seed: int
+    start: Atoms,
+    calculator: Calculator,
+    temperature_K: float,
+    timestep_fs: float,
+    n_steps: int,
+    seed: int,
 ) -> _Run | None:
     """NVE; None when the energy is no longer finite. Distributions are those of the second half."""
     from ase.md.velocitydistribution import Stationary, thermalize_momenta
@@ -137,14 +143,14 @@ def _free_run(
     Stationary(atoms)
     dynamics = VelocityVerlet(atoms, timestep=timestep_fs * units.fs)
     samples, frames = [], []
-    for step in range(0, N_FREE_STEPS + 1, EVERY):
+    for step in range(0, n_steps + 1, EVERY):
         if step:
             dynamics.run(EVERY)
         total = float(atoms.get_total_energy()) / len(atoms)
         if not np.isfinite(total):
             return None
         samples.append((step * timestep_fs / 1e3, total, float(atoms.get_temperature())))
-        if step > N_FREE_STEPS // 2:
+        if step > n_steps // 2:
             frames.append(atoms.copy())
     times, totals, temperatures = np.array(samples).T
     return _Run(times, totals, temperatures, frames)

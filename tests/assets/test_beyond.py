@@ -253,7 +253,9 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
 
 def test_a_refresh_before_the_first_run_has_ended_is_told(project):
     fresh = project.write("fresh")
-    with pytest.raises(CampaignError, match="first run was never finished.*make run CAMPAIGN=fresh"):
+    with pytest.raises(
+        CampaignError, match=r"first run was never finished.*make run CAMPAIGN=fresh"
+    ):
         project.campaigns.known_distance(fresh)
 
 

@@ -42,7 +42,12 @@ from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.mace import MaceResource
 from resources.surrogate import find_surrogate
 
-COPPER = "name: copper\ncomposition: Cu\nexploration: {temperatures_K: [300]}\n"
+COPPER = """\
+name: copper
+composition: Cu
+exploration: {temperatures_K: [300]}
+training: {trial_steps: 100}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +82,6 @@ def _labelled(atoms, calculator, **info):
         atoms.info["REF_stress"] = atoms.get_stress(voigt=False)
     atoms.calc = None
     return atoms
-
-
-@pytest.fixture(autouse=True)
-def _short_dynamics(monkeypatch):
-    monkeypatch.setattr("mlip_assets.training.trials.N_STEPS", 100)
-    monkeypatch.setattr("mlip_assets.training.trials.N_FREE_STEPS", 60)
 
 
 @pytest.fixture(scope="module")

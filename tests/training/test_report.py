@@ -49,6 +49,7 @@ def report(trained, labelled, isolated_energies, held_out):
         promoted=trained,
         temperatures_K=(300.0,),
         timestep_fs=2.0,
+        trial_steps=200,
         seed=0,
     )
 
@@ -61,7 +62,7 @@ def test_all_are_compared_on_the_same_labels(report, trained):
     # what made the labels has no error, once it is compared above its own free atoms
     assert errors["surrogate"]["energy_rmse_meV_per_atom"] < 1e-6
     assert errors["surrogate"]["force_rmse_meV_per_A"] < 1e-6
-    verdict = judge(errors["model"], errors["promoted"], rival_is="itself", is_stable=True)
+    verdict = judge(errors, rival_standing=1.0, is_stable=True)
     assert verdict.promoted
 
 
@@ -117,6 +118,7 @@ def test_other_labels_or_none_held_out_are_refused(trained, labelled, isolated_e
         "promoted": None,
         "temperatures_K": (300.0,),
         "timestep_fs": 2.0,
+        "trial_steps": 200,
         "seed": 0,
     }
     with pytest.raises(ValueError, match="not those the model was trained on"):

@@ -4,7 +4,9 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from mlip_assets.training.trials import N_STEPS, run_trials
+from mlip_assets.training.trials import run_trials
+
+N_STEPS = 500
 
 
 class Leaky(EMT):
@@ -30,6 +32,7 @@ def trial(calculator, reference, temperature_K=600.0):
         reference,
         temperatures_K=[temperature_K],
         timestep_fs=4.0,
+        n_steps=N_STEPS,
         seed=0,
     )
     return found
@@ -60,6 +63,8 @@ def test_dynamics_that_break_a_guard_are_told_and_compared_with_nothing():
 
 
 def test_a_primitive_cell_is_enlarged():
-    (found,) = run_trials(bulk("Cu"), EMT(), EMT(), temperatures_K=[300.0], timestep_fs=2.0, seed=0)
+    (found,) = run_trials(
+        bulk("Cu"), EMT(), EMT(), temperatures_K=[300.0], timestep_fs=2.0, n_steps=100, seed=0
+    )
     assert found.stopped_by is None
     assert found.mean_temperature_K > 50
