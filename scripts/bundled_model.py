@@ -36,10 +36,10 @@ from io_managers.storage import Storage
 from mlip_assets.__main__ import log_to_terminal
 from mlip_assets.campaign import Campaign, TrainingSettings
 from mlip_assets.definitions import defs, resources_at
+from mlip_assets.figures import crystal_table, report_pictures, trial_table
 from mlip_assets.files import locked, write_text
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.labelling.dimers import is_dimer
-from mlip_assets.report_figures import crystal_table, report_pictures, trial_table
 from mlip_assets.training import (
     HeldOut,
     ModelReport,

@@ -9,6 +9,7 @@ from ase import Atoms
 from matplotlib.image import imread
 
 from mlip_assets import figures
+from mlip_assets.figures import maps
 from mlip_assets.sampling import Clusters, Embedding, PrincipalAxes
 
 N_FRAMES, N_CLUSTERS = 1_000_000, 2000
@@ -48,7 +49,7 @@ def test_one_frame_alone_is_seen(pool):
     from matplotlib.figure import Figure
 
     axis = Figure().subplots()
-    figures._map(axis, *pool)
+    maps._map(axis, *pool)
     (picture,) = axis.images
     opacity = picture.get_array()[:, :, 3]
     assert opacity[-1, -1] >= 0.25
@@ -61,11 +62,11 @@ def test_bars_hold_every_frame_and_pick(pool):
 
     _, clusters = pool
     axis = Figure().subplots()
-    figures._cluster_bars(
+    maps._cluster_bars(
         axis, frames=clusters.sizes, selected=np.ones(len(clusters.sizes), dtype=int)
     )
     heights = [bar.get_height() for bar in axis.patches]
-    assert len(heights) <= figures.CLUSTER_BARS
+    assert len(heights) <= maps.CLUSTER_BARS
     assert sum(heights) == N_FRAMES
     assert heights[0] == max(heights)
     (line,) = axis.lines
@@ -82,4 +83,4 @@ def test_the_table_has_a_row_for_each_pick():
     assert [record.data["frame_id"] for record in records] == list(range(300))
     assert records[0].data["surrogate_energy_eV_per_atom"] == -3.5
     assert records[0].data["temperature_K"] == 311.12
-    assert len(figures.pick_table([pick(i) for i in range(1500)]).records) == figures.PICK_ROWS
+    assert len(figures.pick_table([pick(i) for i in range(1500)]).records) == maps.PICK_ROWS

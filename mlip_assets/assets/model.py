@@ -8,7 +8,6 @@ from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed, pipeline_asset
 from mlip_assets.labelling import LabelledDatabase
-from mlip_assets.report_figures import training_curve
 from mlip_assets.training import TrainedModel, fit_mace
 from resources.campaigns import CampaignFolder
 from resources.devices import find_device
@@ -77,7 +76,7 @@ def model(
             "n_left_out": trained.metrics["n_left_out"],
             **told,
             "errors": figures.error_table(trained),
-            "curve": figures.markdown(training_curve(trained)),
+            "curve": figures.markdown(figures.training_curve(trained)),
             "picture": figures.markdown(figures.parity_plot(trained)),
         },
         check_results=[

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from io_managers.storage import Storage
-from mlip_assets import figures, report_figures
+from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.assets.model import HELD_OUT_NAME
 from mlip_assets.campaign import Campaign
@@ -111,7 +111,7 @@ def model_report(
             device,
         )
         report = replace(report, promotion=verdict, learning_curve=curve)
-        report = replace(report, pictures=report_figures.report_pictures(report))
+        report = replace(report, pictures=figures.report_pictures(report))
         if verdict.promoted:
             report.save(own / REPORT_FOLDER)
             labelled_db.save(own / LABELS_FOLDER)
@@ -144,11 +144,11 @@ def _metadata(report: ModelReport, campaign: Campaign) -> dict[str, Any]:
             if uncertainty.get(key) is not None
         },
         "weights_sha256": report.weights_sha256,
-        "errors": report_figures.comparison_table(report),
-        "learning_curve": report_figures.learning_table(report),
-        "crystal": report_figures.crystal_table(report),
-        "dynamics": report_figures.trial_table(report),
-        "uncertainty": report_figures.uncertainty_table(report),
+        "errors": figures.comparison_table(report),
+        "learning_curve": figures.learning_table(report),
+        "crystal": figures.crystal_table(report),
+        "dynamics": figures.trial_table(report),
+        "uncertainty": figures.uncertainty_table(report),
         "picture": figures.markdown(report.pictures["errors"]),
         **{
             f"picture_{name}": figures.markdown(png)

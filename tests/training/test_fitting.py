@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
-from mlip_assets.report_figures import training_curve
+from mlip_assets.figures import training_curve
 from mlip_assets.training import HeldOut, LabelError, TrainingError, fit_mace
 from mlip_assets.training.labels import structure_sha256
 from mlip_assets.training.trainer import OutOfMemoryError, run_trainer, verify_log

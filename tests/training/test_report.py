@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
-from mlip_assets.report_figures import report_pictures
+from mlip_assets.figures import report_pictures
 from mlip_assets.training import HeldOut, ModelReport, judge, report_on, split_labels
 from mlip_assets.training.committee import calibrate
 

@@ -1,4 +1,4 @@
-"""Pictures and tables of the report on a model."""
+"""The report on a model: comparison, crystal, pairs, dynamics, uncertainty, learning curve."""
 
 from __future__ import annotations
 
@@ -8,50 +8,24 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from mlip_assets.figures import canvas, png, table
+from mlip_assets.figures.canvas import canvas, png, table
 
 if TYPE_CHECKING:
-    from mlip_assets.training import ModelReport, TrainedModel
+    from mlip_assets.training import ModelReport
 
 #: Colours that people with any colour vision tell apart (P. Tol, "muted").
 _COLOUR_OF = {"model": "#332288", "surrogate": "#CC6677", "labels": "#117733"}
+
+
 #: The errors that are drawn, and their names.
 _ERRORS = {
     "force_rmse_meV_per_A": "force RMSE / meV/Å",
     "energy_rmse_meV_per_atom": "energy RMSE / meV/atom",
 }
+
+
 #: Energies above this times the depth of the curve are cut off.
 WALL = 2.0
-#: Title of a panel of the training curve -> the lines in it, by their names in the curve.
-_CURVES = {
-    "loss": {"train_loss": "training", "valid_loss": "validation"},
-    "force RMSE / meV/Å": {
-        "force_rmse_meV_per_A": "validation",
-        "replay_force_rmse_meV_per_A": "replay",
-    },
-    "energy RMSE / meV/atom": {
-        "energy_rmse_meV_per_atom": "validation",
-        "replay_energy_rmse_meV_per_atom": "replay",
-    },
-}
-
-
-def training_curve(trained: TrainedModel) -> bytes:
-    """Losses and validation errors against the epoch; shaded, stage two, whose loss is another."""
-    told = trained.metrics["training"]
-    curve = told["curve"]
-    figure, axes = canvas(1, 3, 3.4, 2.8)
-    for axis, (title, lines) in zip(axes, _CURVES.items(), strict=True):
-        for name, label in lines.items():
-            if name in curve:
-                values = np.array(curve[name], dtype=float)
-                axis.plot(curve["epoch"], values, ".-", ms=3, lw=1, label=label)
-        axis.axvspan(told["stage_two_epoch"] - 0.5, curve["epoch"][-1] + 0.5, color="0.9", lw=0)
-        axis.set(xlabel="epoch", ylabel=title, yscale="log")
-        axis.legend(fontsize=7)
-    ended = "stopped early" if told["stopped_early"] else "all of them"
-    axes[1].set_title(f"{told['epochs']} epochs, {ended}; shaded: stage two", fontsize=9)
-    return png(figure)
 
 
 def report_pictures(report: ModelReport) -> dict[str, bytes]:

@@ -1,0 +1,81 @@
+"""A trained model: its errors and how its training went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import numpy as np
+
+from mlip_assets.figures.canvas import canvas, png, table
+
+if TYPE_CHECKING:
+    from mlip_assets.training import TrainedModel
+
+#: Title of a panel of the training curve -> the lines in it, by their names in the curve.
+_CURVES = {
+    "loss": {"train_loss": "training", "valid_loss": "validation"},
+    "force RMSE / meV/Å": {
+        "force_rmse_meV_per_A": "validation",
+        "replay_force_rmse_meV_per_A": "replay",
+    },
+    "energy RMSE / meV/atom": {
+        "energy_rmse_meV_per_atom": "validation",
+        "replay_energy_rmse_meV_per_atom": "replay",
+    },
+}
+
+
+def parity_plot(trained: TrainedModel) -> bytes:
+    """Predicted against labelled energies and forces of every split, with the held-out errors."""
+    figure, axes = canvas(1, 2, 4.6, 4.2)
+    errors = trained.metrics["splits"]
+    panels = (
+        ("energy", "eV/atom", "energy_rmse_meV_per_atom", "meV/atom"),
+        ("forces", "eV/Å", "force_rmse_meV_per_A", "meV/Å"),
+    )
+    for axis, (quantity, unit, error, error_unit) in zip(axes, panels, strict=True):
+        everything = []
+        for split, marker in zip(errors, "o^s", strict=True):
+            reference, predicted = (
+                trained.parity[f"{split}_{quantity}_{of}"].ravel()
+                for of in ("reference", "predicted")
+            )
+            everything += [reference, predicted]
+            label = f"{split}: RMSE {errors[split][error]:.1f} {error_unit}"
+            axis.plot(reference, predicted, marker, ms=3, alpha=0.6, lw=0, label=label)
+        limits = np.concatenate(everything).min(), np.concatenate(everything).max()
+        axis.plot(limits, limits, "k:", lw=0.8)
+        axis.set_title(
+            f"held-out {quantity}: RMSE {errors['test'][error]:.1f} {error_unit}", fontsize=10
+        )
+        axis.set(xlabel=f"DFT {quantity} / {unit}", ylabel=f"MACE {quantity} / {unit}")
+        axis.legend(fontsize=7)
+    return png(figure)
+
+
+def error_table(trained: TrainedModel) -> dg.MetadataValue:
+    """Errors by split, beside those of the mean predictor, and by kind of seed on the test set."""
+    metrics = trained.metrics
+    rows = [(name, errors) for name, errors in metrics["splits"].items()]
+    rows += [(f"{name}: mean predictor", e) for name, e in metrics["mean_predictor"].items()]
+    rows += [(f"test: {kind}", e) for kind, e in metrics["by_seed_kind"].get("test", {}).items()]
+    return table({"set": name, **errors} for name, errors in rows)
+
+
+def training_curve(trained: TrainedModel) -> bytes:
+    """Losses and validation errors against the epoch; shaded, stage two, whose loss is another."""
+    told = trained.metrics["training"]
+    curve = told["curve"]
+    figure, axes = canvas(1, 3, 3.4, 2.8)
+    for axis, (title, lines) in zip(axes, _CURVES.items(), strict=True):
+        for name, label in lines.items():
+            if name in curve:
+                values = np.array(curve[name], dtype=float)
+                axis.plot(curve["epoch"], values, ".-", ms=3, lw=1, label=label)
+        axis.axvspan(told["stage_two_epoch"] - 0.5, curve["epoch"][-1] + 0.5, color="0.9", lw=0)
+        axis.set(xlabel="epoch", ylabel=title, yscale="log")
+        axis.legend(fontsize=7)
+    ended = "stopped early" if told["stopped_early"] else "all of them"
+    axes[1].set_title(f"{told['epochs']} epochs, {ended}; shaded: stage two", fontsize=9)
+    return png(figure)
