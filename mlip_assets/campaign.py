@@ -32,6 +32,8 @@ from pydantic import (
     model_validator,
 )
 
+from mlip_assets.structures import find_molecule, find_prototype, parent_lattice
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -987,8 +989,6 @@ def _with_files_resolved(campaign: Campaign, file: Path) -> Campaign:
 
 def _check_known_structures(campaign: Campaign, file: Path) -> None:
     """Crystal, alloy lattice and molecules must be known, as far as the kinds of seed need them."""
-    from mlip_assets.structures import find_molecule, find_prototype, parent_lattice
-
     seeds = campaign.seeds
     key = "seeds.prototype" if seeds.prototype else "composition"
     try:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.io import read
 from ase.optimize import FIRE
 
-from mlip_assets.campaign import Campaign
 from mlip_assets.structures.alloys import decorate, parent_lattice
 from mlip_assets.structures.contacts import distance_ratio
 from mlip_assets.structures.defects import with_antisite, with_interstitial
@@ -25,6 +24,9 @@ from mlip_assets.structures.molecules import find_molecule
 from mlip_assets.structures.packing import Contacts, formula_units, pack_cluster, pack_liquid
 from mlip_assets.structures.prototypes import UnknownPrototypeError, find_prototype
 from mlip_assets.structures.surfaces import cut_slab
+
+if TYPE_CHECKING:
+    from mlip_assets.campaign import Campaign
 
 _log = logging.getLogger(__name__)
 
