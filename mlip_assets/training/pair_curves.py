@@ -16,8 +16,10 @@ SHORTEST, CORE, LONGEST = 0.3, 0.55, 2.6
 """Below ``CORE`` nothing is bound, the quintuple bonds of V₂ (0.58) and Cr₂ (0.60) included, and
 exploration stops every walker."""
 N_DISTANCES = 111
-#: What the energy may change from one point to the next but one beyond the work of the forces.
-MAX_JUMP_EV = 0.01
+#: What the energy may change from one point to the next but one beyond the work of the forces, and
+#: beyond a share of that work: beside the core it is several eV, and Simpson's rule errs in
+#: proportion.
+MAX_JUMP_EV, WORK_SHARE = 0.01, 0.01
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class PairCurve:
     is_repulsive: bool
     """The energy rises all the way as the atoms come closer than ``core_A``."""
     largest_jump_eV: float
-    """Outside the core, over two intervals, beyond the work of the forces."""
+    """Outside the core, over two intervals, beyond the work of the forces and ``WORK_SHARE`` of it."""
     bond_length_A: float
     binding_energy_eV: float
 
@@ -71,6 +73,7 @@ def _curve(calculator: Calculator, first: str, second: str, free_eV: float) -> P
     outer, pull = energies[~core], pulls[~core]
     # Simpson's rule over two intervals each: the trapezoidal one errs by 10 meV beside the core
     work = -(distances[1] - distances[0]) / 3 * (pull[:-2] + 4 * pull[1:-1] + pull[2:])
+    jumps = np.abs(outer[2:] - outer[:-2] - work) - WORK_SHARE * np.abs(work)
     lowest = int(np.argmin(energies))
     return PairCurve(
         pair=f"{first}-{second}",
@@ -78,7 +81,7 @@ def _curve(calculator: Calculator, first: str, second: str, free_eV: float) -> P
         energies_eV=tuple(map(float, energies)),
         core_A=float(CORE * reach),
         is_repulsive=bool(np.isfinite(energies).all() and (np.diff(energies[core]) < 0).all()),
-        largest_jump_eV=float(np.abs(outer[2:] - outer[:-2] - work).max()),
+        largest_jump_eV=float(max(0.0, jumps.max())),
         bond_length_A=float(distances[lowest]),
         binding_energy_eV=float(energies[lowest]),
     )

@@ -53,6 +53,15 @@ def test_a_step_that_the_forces_do_not_know_is_found():
     assert not curve.is_smooth
 
 
+def test_a_steep_core_is_no_step_however_many_eV_lie_between_two_points():
+    (curve,) = pair_curves(
+        Toy(lambda r: 150 * np.exp(-9 * (r - 1.3)) * (1 + np.sin(18 * r) / 3)), ["Cu"]
+    )
+    assert curve.is_smooth
+    (curve,) = pair_curves(Toy(lambda r: 150 * np.exp(-9 * (r - 1.3)), lambda r: r < 1.6), ["Cu"])
+    assert not curve.is_smooth
+
+
 def test_every_pair_of_elements_has_a_curve_above_its_own_free_atoms():
     curves = pair_curves(EMT(), ["Cu", "Ag"])
     assert [curve.pair for curve in curves] == ["Cu-Cu", "Cu-Ag", "Ag-Ag"]
