@@ -41,7 +41,7 @@ def load_bundled(dtype: torch.dtype | None = None) -> torch.nn.Module:
     -------
     torch.nn.Module
         A ``mace.modules.ScaleShiftMACE`` (energies eV, lengths Å), ready for
-        ``MACECalculator(models=[...])``.
+        :func:`mlip_assets.potential.mace_calculator`.
 
     Raises
     ------

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip_assets.files import write_atomically
-from mlip_assets.potential import mace_calculator
+from mlip_assets.potential import keep_kernels, mace_calculator
 
 #: The export and the model may differ by this, relative to the largest force: both are in float64.
 TOLERANCE = 1e-6
@@ -73,6 +73,7 @@ def evaluate_export(exported: Path, atoms: Atoms) -> tuple[float, Any]:
     from mace import data
     from mace.tools import torch_geometric, utils
 
+    keep_kernels()
     module = torch.jit.load(str(exported), map_location="cpu")
     numbers, r_max = module.atomic_numbers.tolist(), float(module.r_max)
     default = torch.get_default_dtype()

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.units import GPa
 
+from mlip_assets.potential import mace_calculator
 from mlip_assets.training import state_dict_sha256
 from resources.bundled_model import (
     BUNDLED_FOLDER,
@@ -35,11 +36,8 @@ def module() -> Any:
 @pytest.fixture(scope="module")
 def calculator() -> Any:
     import torch
-    from mace.calculators import MACECalculator
 
-    return MACECalculator(
-        models=[load_bundled(torch.float64)], device="cpu", default_dtype="float64"
-    )
+    return mace_calculator(load_bundled(torch.float64), default_dtype="float64")
 
 
 @pytest.fixture
@@ -117,12 +115,10 @@ def test_another_format_version_is_refused(copied: Path) -> None:
 def test_export_and_load_keep_energies_and_forces(
     module: Any, calculator: Any, silicon: Atoms, tmp_path: Path
 ) -> None:
-    from mace.calculators import MACECalculator
-
     export_model(module, tmp_path, "again", {"teacher": "a test"})
     again = load_model(tmp_path, "again")
     assert state_dict_sha256(again) == state_dict_sha256(module)
-    exported = MACECalculator(models=[again.double()], device="cpu", default_dtype="float64")
+    exported = mace_calculator(again.double(), default_dtype="float64")
     results = []
     for potential in (calculator, exported):  # float64: round-off hides nothing
         silicon.calc = potential

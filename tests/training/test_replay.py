@@ -11,6 +11,7 @@ from ase.build import bulk
 from ase.io import read, write
 
 from mlip_assets.campaign import TrainingSettings
+from mlip_assets.potential import mace_calculator
 from mlip_assets.training import fit_mace
 from mlip_assets.training.evaluation import predict_with
 from mlip_assets.training.replay import LABEL_HEAD
@@ -147,14 +148,10 @@ def test_what_was_replayed_is_known_and_the_labels_are_learnt(tuned, surrogate, 
 
 
 def test_the_model_has_one_head_and_says_what_that_head_says(tuned):
-    from mace.calculators import MACECalculator
-
     model, folder = tuned
-    both = MACECalculator(
-        model_paths=str(folder / "mace_stagetwo.model"), device="cpu", head=LABEL_HEAD
-    )
-    replayed = MACECalculator(
-        model_paths=str(folder / "mace_stagetwo.model"), device="cpu", head="pt_head"
+    both, replayed = (
+        mace_calculator(folder / "mace_stagetwo.model", head=head)
+        for head in (LABEL_HEAD, "pt_head")
     )
     alone = model.calculator()
     assert alone.models[0].heads == [LABEL_HEAD]
