@@ -64,11 +64,12 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
             if 0 <= round_of(atoms.info["frame_id"]) < campaign.round
         ]
 
-    def labelled_scores(self, campaign: Campaign, axes: PrincipalAxes) -> NDArray[np.float64]:
-        """Where :meth:`labelled_frames` lie on a map, (n_frames, n_components)."""
-        return project_frames(
-            self.labelled_frames(campaign), axes, campaign.descriptors, campaign.elements
-        )
+    def labelled_on(
+        self, campaign: Campaign, axes: PrincipalAxes
+    ) -> tuple[list[Atoms], NDArray[np.float64]]:
+        """:meth:`labelled_frames`, and where they lie on a map, (n_frames, n_components)."""
+        frames = self.labelled_frames(campaign)
+        return frames, project_frames(frames, axes, campaign.descriptors, campaign.elements)
 
     def model(self, campaign: Campaign) -> TrainedModel | None:
         """The promoted model that explores a refresh; None where the surrogate does."""

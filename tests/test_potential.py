@@ -15,7 +15,6 @@ from resources.bundled_model import load_bundled
 #: Forces on one structure after so many others.
 AFTER = """
 import sys
-import numpy as np
 from ase.build import bulk
 from mlip_assets.potential import mace_calculator
 from resources.bundled_model import load_bundled

@@ -36,7 +36,7 @@ def clusters(
     """
     campaign = campaigns.current(context)
     sampling = campaign.sampling
-    known = earlier.labelled_scores(campaign, pca_embedding.axes)
+    _, known = earlier.labelled_on(campaign, pca_embedding.axes)
     pool, refreshed = pca_embedding, {}
     if campaign.round:
         frontier = find_frontier(

@@ -71,9 +71,9 @@ def model_report(
     """
     campaign = campaigns.current(context)
     device = find_device(campaign.training.device, "training.device")
-    results = Path(str(storage.working_folder(context.partition_key, PROMOTED_FOLDER))).parent
-    held_out = HeldOut.open(results / HELD_OUT_NAME)
-    models = PromotedModels(results / PROMOTED_FOLDER)
+    folder = Path(str(storage.working_folder(context.partition_key, PROMOTED_FOLDER)))
+    held_out = HeldOut.open(folder.parent / HELD_OUT_NAME)
+    models = PromotedModels(folder)
     with models.locked():
         best, promotion = models.in_use() if models.name else (None, None)
         report = report_on(

@@ -56,8 +56,7 @@ def selected_frames(
     """
     campaign = campaigns.current(context)
     sampling = campaign.sampling
-    labelled = earlier.labelled_frames(campaign)
-    known = earlier.labelled_scores(campaign, pca_embedding.axes)
+    labelled, known = earlier.labelled_on(campaign, pca_embedding.axes)
     pool = pca_embedding.among(clusters.frame_id)
     # of a refresh, the clusters hold what the labels leave out: none of them is served yet
     counted = known[:0] if campaign.round else known

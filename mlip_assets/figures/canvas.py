@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 #: Rows shown of a long table; the whole is in the stored file.
 TABLE_ROWS = 100
-
-
 #: Colours that people with any colour vision tell apart (P. Tol, "muted").
 COLOURS = (
     "#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#44AA99", "#882255", "#999933",

@@ -15,22 +15,14 @@ if TYPE_CHECKING:
 
     from mlip_assets.sampling import Clusters, CoverageReport, Embedding
 
-#: The same, of a table that is looked up row by row.
+#: Rows shown of a table that is looked up row by row.
 PICK_ROWS = 1000
-
-
 #: Points drawn one by one on a map; more become a density.
 SCATTER_POINTS = 5000
-
-
 #: Pixels of a density along each axis.
 DENSITY_PIXELS = 280
-
-
 #: Marked points that get an outline.
 MARKS = 400
-
-
 #: Clusters that get a bar each; more share bars.
 CLUSTER_BARS = 40
 

@@ -8,22 +8,17 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import numpy as np
 
-from mlip_assets.figures.canvas import canvas, png, table
+from mlip_assets.figures.canvas import COLOURS, canvas, png, table
 
 if TYPE_CHECKING:
     from mlip_assets.training import ModelReport
 
-#: Colours that people with any colour vision tell apart (P. Tol, "muted").
-_COLOUR_OF = {"model": "#332288", "surrogate": "#CC6677", "labels": "#117733"}
-
-
+_COLOUR_OF = {"model": COLOURS[0], "surrogate": COLOURS[4], "labels": COLOURS[2]}
 #: The errors that are drawn, and their names.
 _ERRORS = {
     "force_rmse_meV_per_A": "force RMSE / meV/Å",
     "energy_rmse_meV_per_atom": "energy RMSE / meV/atom",
 }
-
-
 #: Energies above this times the depth of the curve are cut off.
 WALL = 2.0
 

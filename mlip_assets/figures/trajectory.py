@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Points of all the curves in one panel together.
 CURVE_POINTS = 50_000
-
-
 #: Frames a radial distribution is averaged over.
 RDF_FRAMES = 60
 
