@@ -16,7 +16,7 @@ class TypedIOManager(dg.ConfigurableIOManager):
     """Stores one type of value at ``<root>/<campaign>/<asset><suffix>``; never falls back to pickle.
 
     A subclass says how to write, read and describe its type. Writing must be whole or not at all
-    (:func:`mlip_assets.files.write_atomically`), and raise ValueError naming the column, key or
+    (:func:`mlip_assets.common.files.write_atomically`), and raise ValueError naming the column, key or
     array when the value is not what the asset's contract says.
     """
 

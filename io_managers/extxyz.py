@@ -11,7 +11,7 @@ from ase.io import read, write
 from upath import UPath
 
 from io_managers.base import TypedIOManager
-from mlip_assets.files import local_copy, write_atomically
+from mlip_assets.common.files import local_copy, write_atomically
 
 
 class ExtxyzIOManager(TypedIOManager):

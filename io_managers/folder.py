@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from upath import UPath
 
 from io_managers.base import TypedIOManager
-from mlip_assets.files import is_local
+from mlip_assets.common.files import is_local
 
 
 class FolderIOManager(TypedIOManager):

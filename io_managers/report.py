@@ -8,7 +8,7 @@ import dagster as dg
 from upath import UPath
 
 from io_managers.folder import FolderIOManager
-from mlip_assets.training import ModelReport
+from mlip_assets.evaluation import ModelReport
 
 
 class ReportIOManager(FolderIOManager):

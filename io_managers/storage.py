@@ -9,7 +9,7 @@ from pydantic import Field
 from upath import UPath
 
 from mlip_assets.campaign import NAME_PATTERN
-from mlip_assets.files import as_path, is_local
+from mlip_assets.common.files import as_path, is_local
 
 
 class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]

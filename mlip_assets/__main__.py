@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlip_assets.campaign import Campaign, CampaignError
 from mlip_assets.descriptors import describe_size
-from resources.surrogate import load_campaign
+from mlip_assets.surrogates.finding import load_campaign
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -99,8 +99,8 @@ def _check_earlier_runs(campaign: Campaign) -> None:
     """That what ``sampling.beyond`` and ``sampling.axes_from`` name is there and can be used."""
     if not campaign.sampling.beyond and campaign.sampling.axes_from is None:
         return  # nothing to look for, and Dagster takes seconds to import
-    from io_managers.earlier import EarlierRuns
     from io_managers.storage import Storage
+    from resources.earlier import EarlierRuns
 
     EarlierRuns(storage=Storage(root=str(_data()))).check(campaign)
 
@@ -111,9 +111,11 @@ def _data() -> Path:
 
 def _package(campaign: Campaign) -> int:
     from mlip_assets.assets.model import HELD_OUT_NAME
+    from mlip_assets.evaluation import ModelReport
     from mlip_assets.labelling import LabelledDatabase
-    from mlip_assets.training import HeldOut, ModelReport, PromotedModels, pack
-    from mlip_assets.training.promotion import LABELS_FOLDER, PROMOTED_FOLDER, REPORT_FOLDER
+    from mlip_assets.release import PromotedModels, pack
+    from mlip_assets.release.promotion import LABELS_FOLDER, PROMOTED_FOLDER, REPORT_FOLDER
+    from mlip_assets.training import HeldOut
 
     data = _data() / campaign.name
     try:

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from io_managers.earlier import EarlierRuns
 from io_managers.extxyz import ExtxyzIOManager
 from io_managers.label_database import LabelDatabaseIOManager
 from io_managers.model import ModelIOManager
@@ -34,11 +33,13 @@ from mlip_assets.automation import (
     exploration_job,
     refresh_job,
 )
-from mlip_assets.training.promotion import PROMOTED_FOLDER
+from mlip_assets.release.promotion import PROMOTED_FOLDER
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
+from resources.earlier import EarlierRuns
 from resources.mace import MaceResource
+from resources.surrogate import SurrogateResource
 
 
 def resources_at(data: Path, campaigns: Path) -> dict[str, Any]:
@@ -47,12 +48,14 @@ def resources_at(data: Path, campaigns: Path) -> dict[str, Any]:
     Both are absolute, because workers may be started elsewhere.
     """
     storage = Storage(root=str(data))
+    promoted = str(data / "{campaign}" / PROMOTED_FOLDER)
     return {
         "campaigns": CampaignFolder(folder=str(campaigns), data=str(data)),
         "compute": ComputeResource(),
         "dft": DftResource(ledger_path=str(data / "ledger" / "labels.db")),
-        "mace": MaceResource(own_models=str(data / "{campaign}" / PROMOTED_FOLDER)),
+        "mace": MaceResource(own_models=promoted),
         "storage": storage,
+        "surrogate": SurrogateResource(own_models=promoted),
         "earlier": EarlierRuns(storage=storage),
         "structures": ExtxyzIOManager(storage=storage),
         "trajectory": TrajectoryIOManager(storage=storage),

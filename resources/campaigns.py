@@ -11,11 +11,11 @@ from pydantic import Field
 from upath import UPath
 
 from mlip_assets.campaign import Campaign, CampaignError
-from mlip_assets.files import as_path
-from mlip_assets.rounds import ROUNDS_NAME, Rounds
-from mlip_assets.training import PromotedModels
-from mlip_assets.training.promotion import PROMOTED_FOLDER
-from resources.surrogate import load_campaign
+from mlip_assets.common.files import as_path
+from mlip_assets.refresh.rounds import ROUNDS_NAME, Rounds
+from mlip_assets.release import PromotedModels
+from mlip_assets.release.promotion import PROMOTED_FOLDER
+from mlip_assets.surrogates.finding import load_campaign
 
 #: Of a run that works on the next round of its campaign.
 REFRESH_TAG = "mlip/refresh"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from mlip_assets.labelling.compute import Compute, LocalProcesses
-from mlip_assets.processes import usable_cores
+from mlip_assets.common.processes import usable_cores
+from mlip_assets.compute.local import Compute, LocalProcesses
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -1,127 +1,69 @@
-"""From the name a campaign gives to a surrogate that runs. ``resources/surrogates`` has the kinds."""
+"""The surrogate resources: which model an asset gets, decided by the campaign or the launchpad."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
-from mlip_assets.campaign import BUNDLED_SURROGATE, OWN_SURROGATE, Campaign, CampaignError, load
-from resources.devices import DeviceError, find_devices
-from resources.surrogates import chgnet, lennard_jones, m3gnet, mace
-from resources.surrogates.base import Surrogate, SurrogateError
-from resources.surrogates.committee import unite
-from resources.surrogates.mace import MaceSurrogate
+import dagster as dg
+from pydantic import Field
 
-__all__ = ["Surrogate", "SurrogateError", "find_surrogate", "load_campaign"]
-
-_log = logging.getLogger(__name__)
-
-Finder: TypeAlias = Callable[..., Surrogate]
-
-#: The part of a name before a colon -> what finds its weights. Any other name is a MACE file.
-FINDERS: dict[str, Finder] = {
-    "chgnet": chgnet.find,
-    "m3gnet": m3gnet.find,
-    "lennard-jones": lennard_jones.find,
-    **dict.fromkeys([BUNDLED_SURROGATE, *mace.MACE_TORCH_NAMES], mace.find),
-}
+from mlip_assets.campaign import OWN_SURROGATE, Campaign
+from mlip_assets.release import PromotedModels
+from mlip_assets.surrogates import Surrogate, SurrogateError, find_surrogate
+from mlip_assets.training import TrainedModel
 
 
-def find_surrogate(
-    names: str | Sequence[str],
-    *,
-    device: str,
-    dtype: str,
-    sha256: str | Sequence[str] | None = None,
-    own_models: Path | None = None,
-    own_name: str | None = None,
-) -> Surrogate:
-    """Resolve a name or path to weights on devices. Nothing falls back to another model.
+class SurrogateResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Gives each campaign its surrogate on the GPUs of this machine, else on its CPU.
 
-    Parameters
-    ----------
-    names
-        ``bundled``, one of ``NAMED_SURROGATES``, ``own-model`` or the path of a MACE file; several
-        make a committee.
-    device
-        As in :func:`resources.devices.find_devices`.
-    dtype
-        ``float32`` or ``float64``.
-    sha256
-        Expected hash of the weights; for a committee, one each.
-    own_models, own_name
-        Folder in which the campaign keeps the models it has promoted, and which of them is meant;
-        None: the one that is promoted now.
-
-    Raises
-    ------
-    SurrogateError
-        No such model, no such device, a missing package, a failed download, or another hash than
-        expected.
+    The first two fields override the campaign for one run.
     """
-    if not isinstance(names, str):
-        hashes = [None] * len(names) if sha256 is None or isinstance(sha256, str) else sha256
-        return unite(
-            [
-                find_surrogate(
-                    name,
-                    device=device,
-                    dtype=dtype,
-                    sha256=one,
-                    own_models=own_models,
-                    own_name=own_name,
-                )
-                for name, one in zip(names, hashes, strict=True)
-            ]
-        )
-    try:
-        devices = find_devices(device, "exploration.device")
-    except DeviceError as error:
-        raise SurrogateError(str(error)) from error
-    if names == OWN_SURROGATE:
-        if own_models is None:
-            raise SurrogateError(
-                f"exploration.surrogate: '{OWN_SURROGATE}' is known only within a campaign"
-            )
-        surrogate: Surrogate = MaceSurrogate.of_campaign(
-            own_models, own_name, devices=devices, dtype=dtype
-        )
-    else:
-        find = FINDERS.get(names.partition(":")[0], mace.find)
-        surrogate = find(names, devices=devices, dtype=dtype)
-    if sha256 is not None and surrogate.sha256 != sha256:
-        raise SurrogateError(
-            f"exploration.surrogate_sha256: '{names}' hashes to {surrogate.sha256}, the campaign "
-            f"expects {sha256}; use the file it was written for, or update the hash"
-        )
-    _log.info(
-        "surrogate %s (sha256 %s…) on %s, %s",
-        surrogate.name,
-        surrogate.sha256[:12],
-        ", ".join(devices),
-        dtype,
+
+    model: str | None = Field(
+        default=None, description="name or path; null: what the campaign says"
     )
-    return surrogate
+    device: str | None = Field(
+        default=None, description="auto, cpu, cuda or cuda:n; null: what the campaign says"
+    )
+    own_models: str | None = Field(
+        default=None,
+        description="local folder of the models a campaign has promoted; {campaign}: its name",
+    )
 
+    def resolve(self, campaign: Campaign) -> Surrogate:
+        """Resolve and check the surrogate of a campaign.
 
-def load_campaign(path: Path) -> Campaign:
-    """Load a campaign file, and check what surrogates say without loading or fetching weights.
+        Raises
+        ------
+        SurrogateError
+            It cannot be found, has another hash than stated, or lacks an element.
+        """
+        settings = campaign.exploration
+        names = self.model or settings.surrogate
+        listed = (names,) if isinstance(names, str) else names
+        surrogate = find_surrogate(
+            names,
+            device=self.device or settings.device,
+            dtype=settings.dtype,
+            sha256=None if self.model else settings.surrogate_sha256,
+            own_model=self._own_model(campaign) if OWN_SURROGATE in listed else None,
+        )
+        surrogate.require_elements(campaign.elements)
+        return surrogate
 
-    Raises
-    ------
-    CampaignError
-        As :func:`mlip_assets.campaign.load`, or a surrogate lacks an element or its package.
-    """
-    campaign = load(path)
-    for name in campaign.exploration.surrogates:
-        if name in {BUNDLED_SURROGATE, "chgnet", "lennard-jones"} or name.startswith("m3gnet:"):
-            try:
-                surrogate = FINDERS[name.partition(":")[0]](
-                    name, devices=("cpu",), dtype=campaign.exploration.dtype
-                )
-                surrogate.require_elements(campaign.elements)
-            except SurrogateError as error:
-                raise CampaignError(f"{path}: {error}") from error
-    return campaign
+    def _own_model(self, campaign: Campaign) -> TrainedModel | None:
+        """The model that a refresh explores with, else the one that is promoted now."""
+        if self.own_models is None:
+            return None
+        folder = Path(self.own_models.format(campaign=campaign.name))
+        models, name = PromotedModels(folder), campaign.explored_with
+        try:
+            return models.open(name) if name else models.in_use()[0]
+        except FileNotFoundError as error:
+            raise SurrogateError(
+                f"exploration.surrogate: '{OWN_SURROGATE}' is the best model this campaign has "
+                f"trained, but {folder} holds none yet; run it once with another surrogate, such as "
+                "'bundled'"
+            ) from error
+        except ValueError as error:
+            raise SurrogateError(f"exploration.surrogate: {error}") from error

@@ -1,6 +1,6 @@
 """Make the bundled surrogate again: ``python scripts/bundled_model.py --work DIR``.
 
-The pipeline does it. The campaigns of ``campaigns/bundled`` run as any campaign does, from seeds to
+The pipeline does it. The campaigns of ``scripts/bundled_campaigns`` run as any campaign does, from seeds to
 labels, but that CHGNet (Lennard-Jones for argon) stands in for density-functional theory:
 
 1. the teacher itself explores; a small MACE learns the labels of all campaigns from random weights;
@@ -10,7 +10,7 @@ labels, but that CHGNet (Lennard-Jones for argon) stands in for density-function
 Campaigns with ``refresh: {enabled: false}`` are left at the first pass.
 
 Then the report of each material and, unless atoms pushed together attract, the files of
-``resources/bundled``. Killed at any point, it goes on where it stopped.
+``mlip_assets/surrogates/bundled``. Killed at any point, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,31 +34,36 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from io_managers.parquet import TrajectoryIOManager
 from io_managers.storage import Storage
 from mlip_assets.__main__ import log_to_terminal
-from mlip_assets.campaign import Campaign, TrainingSettings
+from mlip_assets.campaign import Campaign, LabellingSettings, TrainingSettings
+from mlip_assets.common.files import locked, write_text
+from mlip_assets.compute import Compute, InProcess
 from mlip_assets.definitions import defs, resources_at
+from mlip_assets.evaluation import ModelReport, report_on
+from mlip_assets.evaluation.pair_curves import pair_curves
+from mlip_assets.evaluation.report import REPORT_NAME
 from mlip_assets.figures import crystal_table, report_pictures, trial_table
-from mlip_assets.files import locked, write_text
-from mlip_assets.labelling import LabelledDatabase
+from mlip_assets.labelling import DftEngine, LabelledDatabase
 from mlip_assets.labelling.dimers import is_dimer
-from mlip_assets.training import (
-    HeldOut,
-    ModelReport,
-    TrainedModel,
-    evaluate,
-    fit_mace,
-    report_on,
-    state_dict_sha256,
+from mlip_assets.labelling.engines.teacher import (
+    TeacherEngine,
+    teacher_of,
 )
+from mlip_assets.surrogates.finding import load_campaign
+from mlip_assets.surrogates.mace_calculator import state_dict_sha256
+from mlip_assets.surrogates.models.bundled import (
+    BUNDLED_FOLDER,
+    BUNDLED_NAME,
+    export_model,
+    load_model,
+)
+from mlip_assets.training import HeldOut, TrainedModel, evaluate, fit_mace
 from mlip_assets.training.labels import WEIGHT_KEY, dataset_sha256
-from mlip_assets.training.pair_curves import pair_curves
-from mlip_assets.training.report import REPORT_NAME
-from resources.bundled_model import BUNDLED_FOLDER, BUNDLED_NAME, export_model, load_model
-from resources.surrogate import load_campaign
-from resources.teacher import InProcessCompute, TeacherEngine, TeacherResource, teacher_of
+from resources.compute import ComputeResource
+from resources.dft import DftResource
 
 LOG = logging.getLogger("mlip_assets.bundled")
 ROOT = Path(__file__).parents[1]
-CAMPAIGNS = ROOT / "campaigns" / "bundled"
+CAMPAIGNS = ROOT / "scripts" / "bundled_campaigns"
 PICTURES = ROOT / "docs" / "images"
 #: Materials that get a report of their own; all are examined.
 REPORTED = ("silicon", "copper", "argon", "aluminium", "sodium-chloride", "magnesium-oxide")
@@ -69,6 +74,22 @@ QUIET_EV_PER_A = 0.5
 #: Frames of larger forces, eV/Å, weigh less, so that the same relative error costs the same. Of the
 #: cores of two atoms more is wanted; in argon, whose wells are shallow, all is softer.
 STIFF_EV_PER_A, STIFF_DIMER_EV_PER_A, STIFF_ARGON_EV_PER_A = 5.0, 10.0, 0.5
+
+
+class TeacherResource(DftResource):
+    """The teacher, whatever DFT program a campaign names."""
+
+    def engine(self, settings: LabellingSettings, elements: Collection[str]) -> DftEngine:  # noqa: ARG002
+        """Nothing about it can be set."""
+        return TeacherEngine()
+
+
+class InProcessCompute(ComputeResource):
+    """Labels are computed in the calling process, where the teacher is loaded once."""
+
+    def processes(self) -> Compute:
+        """One at a time."""
+        return InProcess()
 
 
 @dataclass(frozen=True)

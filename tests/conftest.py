@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+
+from mlip_assets.campaign import TrainingSettings
+from mlip_assets.training import TrainedModel, fit_mace
 
 #: Two atoms, as crystal and as molecule, at a cut-off too low for physics: about a minute in all.
 TINY_CAMPAIGN = """\
@@ -44,3 +51,85 @@ def tiny_campaign() -> Callable[..., Path]:
         return path
 
     return write
+
+
+SEED = 3
+
+
+def label(atoms: Atoms, **info) -> Atoms:
+    """A copy with EMT's labels."""
+    frame = atoms.copy()
+    frame.calc = EMT()
+    frame.info.update(info, REF_energy=float(frame.get_potential_energy()))
+    frame.arrays["REF_forces"] = frame.get_forces()
+    if frame.pbc.all():
+        frame.info["REF_stress"] = frame.get_stress(voigt=False)
+    frame.calc = None
+    return frame
+
+
+def copper_frames(n_frames: int, rng: np.random.Generator) -> list[Atoms]:
+    """Strained and rattled crystals, and every fifth a free cluster."""
+    frames = []
+    for i in range(n_frames):
+        atoms = bulk("Cu", cubic=True)
+        strain = rng.normal(0, 0.03, (3, 3))
+        atoms.set_cell(atoms.cell @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
+        kind = "crystal"
+        if i % 5 == 4:
+            kind, atoms.pbc = "cluster", False
+        atoms.positions += rng.normal(0, 0.12, atoms.positions.shape)
+        frames.append(
+            label(
+                atoms,
+                frame_id=1000 * i,
+                walker=f"walker-{i}",
+                seed_kind=kind,
+                seed_name=f"{kind}-{i}",
+                label_key=f"{i:064x}",
+                settings_hash="emt",
+            )
+        )
+    return frames
+
+
+@pytest.fixture(scope="session")
+def isolated_energies() -> dict[str, float]:
+    atoms = Atoms("Cu")
+    atoms.calc = EMT()
+    return {"Cu": float(atoms.get_potential_energy())}
+
+
+@pytest.fixture(scope="session")
+def labelled() -> list[Atoms]:
+    return copper_frames(40, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="session")
+def settings() -> TrainingSettings:
+    return TrainingSettings(
+        start_from="scratch",
+        num_channels=8,
+        r_max=4.0,
+        max_epochs=16,
+        batch_size=5,
+        learning_rate=0.02,
+        committee=1,
+    )
+
+
+@pytest.fixture(scope="session")
+def work_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="session")
+def trained(labelled, isolated_energies, settings, work_dir) -> TrainedModel:
+    """One real training that many tests look at."""
+    return fit_mace(labelled, isolated_energies, settings, work_dir=work_dir, seed=SEED)
+
+
+@pytest.fixture(scope="session")
+def calculator(trained):
+    """Loading and warming one up costs more than what most tests compute with it."""
+    return trained.calculator()

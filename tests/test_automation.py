@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from mlip_assets.automation import campaign_refresh, refresh_job
-from mlip_assets.rounds import ROUNDS_NAME, Rounds
+from mlip_assets.refresh.rounds import ROUNDS_NAME, Rounds
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 
 

@@ -13,7 +13,7 @@ import pytest
 from ase.build import bulk
 from ase.db import connect
 
-from resources.surrogate import find_surrogate
+from mlip_assets.surrogates.finding import find_surrogate
 
 ROOT = Path(__file__).parents[1]
 

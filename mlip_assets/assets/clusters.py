@@ -2,17 +2,13 @@
 
 import dagster as dg
 
-from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
-from mlip_assets.dynamics import Trajectory
-from mlip_assets.sampling import (
-    Clusters,
-    Embedding,
-    cluster_pool,
-    find_frontier,
-)
+from mlip_assets.refresh import find_frontier
+from mlip_assets.sampling import Clusters, Embedding, cluster_pool
+from mlip_assets.trajectory import Trajectory
 from resources.campaigns import CampaignFolder
+from resources.earlier import EarlierRuns
 
 
 @pipeline_asset(

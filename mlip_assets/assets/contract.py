@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from mlip_assets.progress import Progress, Standing
+from mlip_assets.common.progress import Progress, Standing
 
 _log = logging.getLogger(__name__)
 

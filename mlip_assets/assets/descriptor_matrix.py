@@ -6,7 +6,7 @@ from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed_progress, pipeline_asset
 from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
-from mlip_assets.dynamics import Trajectory
+from mlip_assets.trajectory import Trajectory
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 

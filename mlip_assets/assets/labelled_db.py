@@ -5,7 +5,6 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed, pipeline_asset
 from mlip_assets.campaign import Campaign
@@ -14,6 +13,7 @@ from mlip_assets.labelling.accounting import EVERY_KTH_FRAME, account_of, bindin
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
+from resources.earlier import EarlierRuns
 
 
 @pipeline_asset(

@@ -7,10 +7,10 @@ import dagster as dg
 from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed, pipeline_asset
+from mlip_assets.compute.devices import find_device
 from mlip_assets.labelling import LabelledDatabase
 from mlip_assets.training import TrainedModel, fit_mace
 from resources.campaigns import CampaignFolder
-from resources.devices import find_device
 from resources.mace import MaceResource
 
 #: In the campaign's folder: what it holds out for as long as it lives.
@@ -45,7 +45,7 @@ def model(
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
     tuned = None
     if campaign.training.start_from == "surrogate":
-        tuned = mace.surrogate(campaign).save_model(work / "surrogate.model")
+        tuned = mace.foundation_model(campaign, work / "surrogate.model")
     trained = fit_mace(
         labelled_db.labelled,
         labelled_db.isolated_energies,

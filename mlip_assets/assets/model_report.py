@@ -12,26 +12,15 @@ from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.assets.model import HELD_OUT_NAME
 from mlip_assets.campaign import Campaign
+from mlip_assets.compute.devices import find_device
+from mlip_assets.evaluation import ModelReport, learning_curve, report_on
+from mlip_assets.evaluation.trials import MAX_DRIFT_MEV_PER_ATOM_PER_PS
 from mlip_assets.labelling import LabelledDatabase
-from mlip_assets.training import (
-    HeldOut,
-    ModelReport,
-    PromotedModels,
-    TrainedModel,
-    judge,
-    learning_curve,
-    report_on,
-)
-from mlip_assets.training.promotion import (
-    ERRORS,
-    LABELS_FOLDER,
-    PROMOTED_FOLDER,
-    REPORT_FOLDER,
-)
-from mlip_assets.training.trials import MAX_DRIFT_MEV_PER_ATOM_PER_PS
+from mlip_assets.release import PromotedModels, judge
+from mlip_assets.release.promotion import ERRORS, LABELS_FOLDER, PROMOTED_FOLDER, REPORT_FOLDER
+from mlip_assets.training import HeldOut, TrainedModel
 from resources.campaigns import CampaignFolder
-from resources.devices import find_device
-from resources.mace import MaceResource
+from resources.surrogate import SurrogateResource
 
 
 @pipeline_asset(
@@ -60,7 +49,7 @@ def model_report(
     model: TrainedModel,
     labelled_db: LabelledDatabase,
     campaigns: CampaignFolder,
-    mace: MaceResource,
+    surrogate: SurrogateResource,
     storage: Storage,
 ) -> dg.MaterializeResult[ModelReport]:
     """The model beside the best before it and the bare surrogate, and the physics it has learnt.
@@ -81,7 +70,7 @@ def model_report(
             labelled_db.labelled,
             labelled_db.isolated_energies,
             held_out=held_out,
-            surrogate=mace.surrogate(campaigns.load(campaign.name)).calculator(),
+            surrogate=surrogate.resolve(campaigns.load(campaign.name)).calculator(),
             promoted=best,
             temperatures_K=campaign.exploration.temperatures_K,
             timestep_fs=campaign.exploration.timestep_fs,

@@ -2,12 +2,12 @@
 
 import dagster as dg
 
-from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.descriptors import DescriptorMatrix
 from mlip_assets.sampling import Embedding, embed, fit_embedding
 from resources.campaigns import CampaignFolder
+from resources.earlier import EarlierRuns
 
 
 @pipeline_asset(

@@ -3,13 +3,13 @@
 import dagster as dg
 from ase import Atoms
 
-from io_managers.earlier import EarlierRuns
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.dynamics import close_contact
 from mlip_assets.structures import build_seeds
 from resources.campaigns import CampaignFolder
-from resources.mace import MaceResource
+from resources.earlier import EarlierRuns
+from resources.surrogate import SurrogateResource
 
 
 @pipeline_asset(
@@ -26,7 +26,7 @@ from resources.mace import MaceResource
 def seeds(
     context: dg.AssetExecutionContext,
     campaigns: CampaignFolder,
-    mace: MaceResource,
+    surrogate: SurrogateResource,
     earlier: EarlierRuns,
 ) -> dg.MaterializeResult[list[Atoms]]:
     """Crystal, strained, vacancy, rattled, liquid-like and gas-phase starting structures.
@@ -35,8 +35,8 @@ def seeds(
     """
     campaign = campaigns.current(context)
     earlier.check(campaign)  # now, and not after hours of exploration
-    surrogate = mace.surrogate(campaign)
-    structures = build_seeds(campaign, calculator=surrogate.calculator())
+    potential = surrogate.resolve(campaign)
+    structures = build_seeds(campaign, calculator=potential.calculator())
 
     names = [atoms.info["seed_name"] for atoms in structures]
     contacts = [
@@ -51,7 +51,7 @@ def seeds(
             "campaign_sha256": campaign.fingerprint,
             "seeds": figures.seed_table(structures),
             "picture": figures.markdown(figures.seed_pictures(structures)),
-            **surrogate.metadata(),
+            **potential.metadata(),
         },
         check_results=[
             check("complete", len(set(names)) == campaign.n_seeds, seeds=names),

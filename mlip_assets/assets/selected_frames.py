@@ -5,23 +5,17 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from io_managers.earlier import EarlierRuns
 from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, pipeline_asset
-from mlip_assets.dynamics import Trajectory
-from mlip_assets.dynamics.trajectory import round_of
-from mlip_assets.files import write_text
-from mlip_assets.map_page import map_page
-from mlip_assets.sampling import (
-    Clusters,
-    Embedding,
-    known_distance,
-    known_share_by_round,
-    measure_coverage,
-    select_frames,
-)
+from mlip_assets.common.files import write_text
+from mlip_assets.figures.map_page import map_page
+from mlip_assets.refresh import known_distance, known_share_by_round
+from mlip_assets.sampling import Clusters, Embedding, measure_coverage, select_frames
+from mlip_assets.trajectory import Trajectory
+from mlip_assets.trajectory.trajectory import round_of
 from resources.campaigns import CampaignFolder
+from resources.earlier import EarlierRuns
 
 
 @pipeline_asset(

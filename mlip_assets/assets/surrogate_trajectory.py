@@ -8,18 +8,18 @@ from ase import Atoms
 from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed_progress, pipeline_asset
+from mlip_assets.compute.devices import GpuWatch
 from mlip_assets.dynamics import (
-    Trajectory,
     counts_by_reason,
     n_steps,
     plan_walkers,
     run_walkers,
     unphysical_frames,
 )
+from mlip_assets.trajectory import Trajectory
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
-from resources.devices import GpuWatch
-from resources.mace import MaceResource
+from resources.surrogate import SurrogateResource
 
 
 @pipeline_asset(
@@ -37,7 +37,7 @@ def surrogate_trajectory(
     context: dg.AssetExecutionContext,
     seeds: list[Atoms],
     campaigns: CampaignFolder,
-    mace: MaceResource,
+    surrogate: SurrogateResource,
     compute: ComputeResource,
     storage: Storage,
 ) -> dg.MaterializeResult[Trajectory]:
@@ -49,13 +49,13 @@ def surrogate_trajectory(
     and colder, a few times, then stops and keeps its good part. A killed run resumes.
     """
     campaign = campaigns.current(context)
-    surrogate = mace.surrogate(campaign)
-    walkers = plan_walkers(campaign, seeds, surrogate.sha256)
-    engine = surrogate.engine(campaign.exploration.engine, [len(w.seed) for w in walkers])
-    with GpuWatch(surrogate.devices) as gpu:
+    potential = surrogate.resolve(campaign)
+    walkers = plan_walkers(campaign, seeds, potential.sha256)
+    engine = potential.engine(campaign.exploration.engine, [len(w.seed) for w in walkers])
+    with GpuWatch(potential.devices) as gpu:
         trajectory = run_walkers(
             walkers,
-            surrogate.calculators(compute.workers(surrogate.devices), engine),
+            potential.calculators(compute.workers(potential.devices), engine),
             Path(str(storage.working_folder(context.partition_key, "surrogate_trajectory"))),
             progress=observed_progress(context, "exploration", n_steps(walkers), "steps"),
         )
@@ -81,7 +81,7 @@ def surrogate_trajectory(
             "picture": figures.markdown(figures.trajectory_plot(trajectory)),
             "radial_distribution": figures.markdown(figures.rdf_plot(trajectory, seeds)),
             "engine": engine,
-            **surrogate.metadata(),
+            **potential.metadata(),
             **gpu.summary(),
         },
         check_results=[

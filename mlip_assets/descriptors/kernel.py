@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets import compilation
-from mlip_assets.compilation import cached_entry, compiled
+from mlip_assets.common import compilation
+from mlip_assets.common.compilation import cached_entry, compiled
 from mlip_assets.descriptors import lanes, layout, loops, neighbours
 from mlip_assets.descriptors.layout import BLOCK, padded_channels, row_scales
 from mlip_assets.descriptors.neighbours import SKIN, no_neighbours, updated, within

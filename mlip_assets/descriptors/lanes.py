@@ -25,7 +25,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numpy.typing import NDArray
 
-from mlip_assets.compilation import emitted
+from mlip_assets.common.compilation import emitted
 from mlip_assets.descriptors.layout import (
     BLOCK,
     monic_recursion,

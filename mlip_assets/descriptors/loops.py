@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.compilation import compiled
+from mlip_assets.common.compilation import compiled
 from mlip_assets.descriptors import layout
 
 Array = NDArray[Any]

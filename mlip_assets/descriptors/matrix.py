@@ -23,10 +23,17 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from mlip_assets.campaign import DescriptorSettings
+from mlip_assets.common.files import (
+    AnyPath,
+    as_path,
+    is_local,
+    locked,
+    write_atomically,
+    write_text,
+)
+from mlip_assets.common.progress import Progress
 from mlip_assets.descriptors.frames import n_soap_features
 from mlip_assets.descriptors.soap import soap_power_spectrum
-from mlip_assets.files import AnyPath, as_path, is_local, locked, write_atomically, write_text
-from mlip_assets.progress import Progress
 
 _log = getLogger(__name__)
 _T = TypeVar("_T")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.compilation import compiled
+from mlip_assets.common.compilation import compiled
 
 Array = NDArray[Any]
 

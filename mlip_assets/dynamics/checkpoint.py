@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.dynamics.trajectory import GuardEvent, Part
-from mlip_assets.files import write_atomically
+from mlip_assets.common.files import write_atomically
+from mlip_assets.trajectory.trajectory import GuardEvent, Part
 
 _FILE = "checkpoint.npz"
 

@@ -14,19 +14,19 @@ from typing import Any, TypeAlias
 
 from ase.calculators.calculator import Calculator
 
+from mlip_assets.common.processes import die_with_parent
+from mlip_assets.common.progress import Progress
 from mlip_assets.dynamics.checkpoint import Checkpoint
-from mlip_assets.dynamics.course import Course
-from mlip_assets.dynamics.evaluation import BatchCalculator, evaluate
-from mlip_assets.dynamics.trajectory import (
+from mlip_assets.dynamics.walker import Walker
+from mlip_assets.dynamics.walker_run import Course
+from mlip_assets.surrogates.batch import BatchCalculator, evaluate
+from mlip_assets.trajectory.trajectory import (
     Part,
     Trajectory,
     WalkerReport,
     cut_parts,
     trajectory_at,
 )
-from mlip_assets.dynamics.walker import Walker
-from mlip_assets.processes import die_with_parent
-from mlip_assets.progress import Progress
 
 Outcome: TypeAlias = tuple[WalkerReport, tuple[Part, ...]]
 CalculatorFactory: TypeAlias = Callable[[], Calculator]
@@ -49,7 +49,7 @@ def run_walkers(
         Builds the surrogate's calculator. Several, which must be picklable, run the walkers in as
         many processes; one runs them in this process, which is what a GPU wants. None is called
         when nothing is left to run. A calculator that is a
-        :class:`~mlip_assets.dynamics.evaluation.BatchCalculator` moves many walkers in step.
+        :class:`~mlip_assets.surrogates.batch.BatchCalculator` moves many walkers in step.
     root
         Local folder for part-files and checkpoints. What is already there is not computed again.
     progress

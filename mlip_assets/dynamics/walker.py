@@ -11,7 +11,7 @@ from ase import Atoms
 from mlip_assets.campaign import Campaign, ExplorationSettings, GuardSettings, fingerprint
 from mlip_assets.dynamics.conditions import Conditions, conditions_of
 from mlip_assets.dynamics.integrator import INTEGRATOR
-from mlip_assets.dynamics.trajectory import WALKERS_A_ROUND
+from mlip_assets.trajectory.trajectory import WALKERS_A_ROUND
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from mlip_assets.figures.canvas import COLOURS, canvas, png, table
 
 if TYPE_CHECKING:
-    from mlip_assets.training import ModelReport
+    from mlip_assets.evaluation import ModelReport
 
 _COLOUR_OF = {"model": COLOURS[0], "surrogate": COLOURS[4], "labels": COLOURS[2]}
 #: The errors that are drawn, and their names.

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 
-from mlip_assets.files import write_text
+from mlip_assets.common.files import write_text
+from mlip_assets.compute.local import Compute, Task
 from mlip_assets.labelling.budget import Budget
-from mlip_assets.labelling.compute import Compute, Task
-from mlip_assets.labelling.engines import Attempt, Calculation, DftEngine, hash_of
-from mlip_assets.labelling.ledger import Label
+from mlip_assets.labelling.engines.engine import Attempt, Calculation, DftEngine, hash_of
+from mlip_assets.labelling.ledger.ledger import Label
 from mlip_assets.labelling.structure import to_plain
 from mlip_assets.labelling.worker import JOB, LOG, RESULT, tail
 

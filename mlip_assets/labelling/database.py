@@ -15,8 +15,8 @@ from ase.db.core import check
 from ase.io import write
 from numpy.typing import NDArray
 
-from mlip_assets.files import write_atomically
-from mlip_assets.labelling.engines import Calculation
+from mlip_assets.common.files import write_atomically
+from mlip_assets.labelling.engines.engine import Calculation
 
 _DATABASE, _EXTXYZ = "labels.db", "labels.extxyz"
 _FRAMES = {"labelled", "isolated"}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlip_assets.campaign import GateSettings
 from mlip_assets.labelling.dimers import is_dimer
-from mlip_assets.labelling.engines import Calculation
+from mlip_assets.labelling.engines.engine import Calculation
 from mlip_assets.labelling.structure import flaw_of
 from mlip_assets.structures.contacts import closest_contact
 

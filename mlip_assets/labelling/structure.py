@@ -49,7 +49,7 @@ def flaw_of(atoms: Atoms) -> str | None:
 def label_key(structure: Atoms, engine: str, settings_hash: str) -> str:
     """SHA-256 of a structure to the last bit, an engine's name and its settings.
 
-    What other structures share this key is for :mod:`mlip_assets.labelling.equality` to tell and
+    What other structures share this key is for :mod:`mlip_assets.labelling.ledger.equality` to tell and
     for the ledger to keep.
     """
     digest = hashlib.sha256()

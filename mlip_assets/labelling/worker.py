@@ -16,9 +16,9 @@ from typing import Any
 
 from ase import Atoms
 
-from mlip_assets.files import write_text
-from mlip_assets.labelling.engines import DftEngine, KilledError, NotConvergedError
-from mlip_assets.processes import die_with_parent
+from mlip_assets.common.files import write_text
+from mlip_assets.common.processes import die_with_parent
+from mlip_assets.labelling.engines.engine import DftEngine, KilledError, NotConvergedError
 
 JOB, RESULT, LOG = "job.json", "result.json", "worker.log"
 _TAIL_LINES = 3

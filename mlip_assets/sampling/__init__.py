@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mlip_assets.sampling.axes import PrincipalAxes, fit_axes
 from mlip_assets.sampling.clustering import Clusters, count_distinct_points, fit_clusters
 from mlip_assets.sampling.coverage import (
     Coverage,
@@ -12,13 +11,8 @@ from mlip_assets.sampling.coverage import (
 )
 from mlip_assets.sampling.direct import DirectSelection, cluster_pool, direct_select
 from mlip_assets.sampling.embedding import Embedding, embed, fit_embedding
-from mlip_assets.sampling.frontier import (
-    Frontier,
-    find_frontier,
-    known_distance,
-    known_share_by_round,
-)
-from mlip_assets.sampling.known import project_frames
+from mlip_assets.sampling.pca import PrincipalAxes, fit_axes
+from mlip_assets.sampling.projection import project_frames
 from mlip_assets.sampling.reduction import representatives
 from mlip_assets.sampling.selection import Selection, select_frames
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
@@ -31,7 +25,6 @@ __all__ = [
     "DescriptorSource",
     "DirectSelection",
     "Embedding",
-    "Frontier",
     "PrincipalAxes",
     "Selection",
     "cluster_pool",
@@ -39,12 +32,9 @@ __all__ = [
     "coverage_score",
     "direct_select",
     "embed",
-    "find_frontier",
     "fit_axes",
     "fit_clusters",
     "fit_embedding",
-    "known_distance",
-    "known_share_by_round",
     "measure_coverage",
     "project_frames",
     "representatives",

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlip_assets.sampling.axes import Components, PrincipalAxes
 from mlip_assets.sampling.clustering import Clusters, count_distinct_points, fit_clusters
 from mlip_assets.sampling.embedding import Embedding, Weighting, embed, fit_embedding
 from mlip_assets.sampling.partition import Algorithm
+from mlip_assets.sampling.pca import Components, PrincipalAxes
 from mlip_assets.sampling.reduction import representatives
 from mlip_assets.sampling.selection import (
     DUPLICATE_TOLERANCE,
@@ -122,7 +122,7 @@ def direct_select(
     n_samples
         How many frames to choose.
     components, variance, n_components
-        See :func:`~mlip_assets.sampling.axes.fit_axes`.
+        See :func:`~mlip_assets.sampling.pca.fit_axes`.
     axes
         Of an earlier embedding, to use in place of new ones.
     weighting, clustering, n_clusters, two_level_above

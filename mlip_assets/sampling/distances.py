@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.compilation import cached_entry, compiled
+from mlip_assets.common.compilation import cached_entry, compiled
 
 
 def nearest(

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.progress import Progress
-from mlip_assets.sampling.axes import BATCH, Components, PrincipalAxes, fit_axes
+from mlip_assets.common.progress import Progress
+from mlip_assets.sampling.pca import BATCH, Components, PrincipalAxes, fit_axes
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
 
 Weighting = Literal["explained_variance", "off"]
@@ -82,7 +82,7 @@ def fit_embedding(
 ) -> Embedding:
     """Find the principal axes of the frames and put them there; two passes over the source.
 
-    Parameters and errors are those of :func:`~mlip_assets.sampling.axes.fit_axes`.
+    Parameters and errors are those of :func:`~mlip_assets.sampling.pca.fit_axes`.
     """
     source = _as_source(descriptors)
     axes = fit_axes(source, components=components, variance=variance, n_components=n_components)

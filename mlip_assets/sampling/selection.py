@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.sampling.axes import DECIMALS
 from mlip_assets.sampling.clustering import Clusters
 from mlip_assets.sampling.embedding import Embedding
+from mlip_assets.sampling.pca import DECIMALS
 
 Method = Literal["direct", "random", "uniform_stride", "fps"]
 Allocation = Literal["equitable", "proportional"]
@@ -76,7 +76,7 @@ def select_frames(
         ``embedding``. They count as helpings of the clusters they fall in.
     duplicate_tolerance
         Distance in the map within which two frames are near-duplicates, as a fraction of its
-        radius (:attr:`~mlip_assets.sampling.axes.PrincipalAxes.radius`); 0 is equality.
+        radius (:attr:`~mlip_assets.sampling.pca.PrincipalAxes.radius`); 0 is equality.
     n_atoms
         (n_frames,) sizes of the frames; given, ``direct`` chooses in each cluster among the
         smallest cells that suffice, as 2DIRECT does (Kaplan et al., arXiv 2503.04070).

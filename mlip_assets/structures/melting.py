@@ -10,7 +10,7 @@ from ase import Atoms, units
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 
-from mlip_assets.progress import Progress
+from mlip_assets.common.progress import Progress
 
 _CHECK_EVERY = 20
 _QUENCHED_K = 300.0

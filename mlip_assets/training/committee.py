@@ -11,8 +11,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mlip_assets.dynamics import force_spread
-from mlip_assets.training.evaluation import Properties, predict, references
+from mlip_assets.surrogates import force_spread
+from mlip_assets.training.errors import Properties, predict, references
 from mlip_assets.training.splits import Split
 
 Floats = NDArray[np.float64]

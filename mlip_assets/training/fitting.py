@@ -21,11 +21,12 @@ from ase.data import atomic_numbers
 from ase.io import write
 
 from mlip_assets.campaign import GateSettings, TrainingSettings, fingerprint
-from mlip_assets.files import locked, sha256_of_file, write_atomically, write_text
-from mlip_assets.progress import Progress, Standing
+from mlip_assets.common.files import locked, sha256_of_file, write_atomically, write_text
+from mlip_assets.common.progress import Progress, Standing
+from mlip_assets.surrogates.mace_calculator import state_dict_sha256
 from mlip_assets.training.committee import SHARE, calibrated, member_splits
 from mlip_assets.training.curve import read_curve
-from mlip_assets.training.evaluation import Properties, metrics_of, predict, references
+from mlip_assets.training.errors import Properties, metrics_of, predict, references
 from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import (
     WEIGHT_KEY,
@@ -33,7 +34,7 @@ from mlip_assets.training.labels import (
     dataset_sha256,
     structure_sha256,
 )
-from mlip_assets.training.model import TrainedModel, state_dict_sha256
+from mlip_assets.training.model import TrainedModel
 from mlip_assets.training.replay import (
     LABEL_HEAD,
     Replay,

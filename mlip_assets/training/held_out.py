@@ -10,7 +10,7 @@ from typing import Self
 
 from ase import Atoms
 
-from mlip_assets.files import write_text
+from mlip_assets.common.files import write_text
 from mlip_assets.training.labels import structure_sha256
 
 

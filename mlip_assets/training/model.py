@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mlip_assets.files import sha256_of_file, write_atomically, write_text
-from mlip_assets.potential import mace_calculator
+from mlip_assets.common.files import sha256_of_file, write_atomically, write_text
+from mlip_assets.surrogates.mace_calculator import mace_calculator
 
 if TYPE_CHECKING:
-    import torch
     from ase.calculators.calculator import Calculator
 
 MODEL_NAME, PARITY_NAME, METRICS_NAME = "model.model", "parity.npz", "metrics.json"
@@ -142,16 +140,3 @@ class TrainedModel:
 
 def _member(folder: Path, number: int) -> Path:
     return folder / MEMBER_NAMES.replace("*", str(number))
-
-
-def state_dict_sha256(module: torch.nn.Module) -> str:
-    """SHA-256 over names, types, shapes and bytes of the state dict, in sorted order of the names.
-
-    Unlike the hash of a ``.model`` file it is the same for every save of the same weights.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        array = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

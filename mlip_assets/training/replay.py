@@ -12,9 +12,9 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import read
 
-from mlip_assets.files import write_atomically
-from mlip_assets.potential import mace_calculator
-from mlip_assets.training.evaluation import predict_with
+from mlip_assets.common.files import write_atomically
+from mlip_assets.surrogates.mace_calculator import mace_calculator
+from mlip_assets.training.errors import predict_with
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlip_assets.processes import die_with_parent
+from mlip_assets.common.processes import die_with_parent
 from mlip_assets.training.replay import LABEL_HEAD, REPLAY_HEAD
 
 LAST_LINES = 25

@@ -11,18 +11,18 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read
 
-from io_managers.earlier import EarlierRuns
 from io_managers.storage import Storage
 from mlip_assets.assets.contract import campaign_partitions
 from mlip_assets.assets.seeds import seeds
 from mlip_assets.campaign import CampaignError
 from mlip_assets.definitions import defs
 from mlip_assets.dynamics import plan_walkers, run_walkers
-from mlip_assets.dynamics.trajectory import round_of
 from mlip_assets.sampling import project_frames
+from mlip_assets.trajectory.trajectory import round_of
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
+from resources.earlier import EarlierRuns
 
 TOY_ENGINE = Path(__file__).parents[1] / "labelling"
 N_SAMPLES = 4

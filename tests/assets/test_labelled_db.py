@@ -9,7 +9,6 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from io_managers.earlier import EarlierRuns
 from io_managers.label_database import LabelDatabaseIOManager
 from io_managers.storage import Storage
 from mlip_assets import figures
@@ -19,6 +18,7 @@ from mlip_assets.labelling import LabelledDatabase
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
+from resources.earlier import EarlierRuns
 
 TOY_ENGINE = Path(__file__).parents[1] / "labelling"
 CAMPAIGN = """\

@@ -23,24 +23,19 @@ from mlip_assets.__main__ import main
 from mlip_assets.assets.contract import campaign_partitions
 from mlip_assets.assets.model import HELD_OUT_NAME
 from mlip_assets.assets.model_report import model_report
-from mlip_assets.dynamics.evaluation import evaluate as evaluate_frames
+from mlip_assets.evaluation import ModelReport
 from mlip_assets.labelling import LabelledDatabase
-from mlip_assets.training import (
-    HeldOut,
-    ModelReport,
-    PromotedModels,
-    TrainedModel,
-    evaluate,
-    split_labels,
-    state_dict_sha256,
-)
+from mlip_assets.release import PromotedModels
+from mlip_assets.release.lammps import ExportError, evaluate_export, export_lammps
+from mlip_assets.surrogates.batch import evaluate as evaluate_frames
+from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates.mace_calculator import state_dict_sha256
+from mlip_assets.training import HeldOut, TrainedModel, evaluate, split_labels
 from mlip_assets.training.committee import calibrated
-from mlip_assets.training.evaluation import predict
+from mlip_assets.training.errors import predict
 from mlip_assets.training.labels import dataset_sha256
-from mlip_assets.training.lammps import ExportError, evaluate_export, export_lammps
 from resources.campaigns import REFRESH_TAG, CampaignFolder
-from resources.mace import MaceResource
-from resources.surrogate import find_surrogate
+from resources.surrogate import SurrogateResource
 
 COPPER = """\
 name: copper
@@ -158,7 +153,7 @@ class Project:
             resources={
                 "storage": storage,
                 "campaigns": self.campaigns,
-                "mace": MaceResource(),
+                "surrogate": SurrogateResource(),
                 "report": ReportIOManager(storage=storage),
                 "io_manager": dg.mem_io_manager,
             },
@@ -203,10 +198,12 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     assert {file.suffix for file in report.iterdir()} == {".json", ".png"}
     assert Path(made["report_file"]) == report / "report.json"
 
-    resource = MaceResource(own_models=str(project.folder / "data" / "{campaign}" / "promoted"))
+    resource = SurrogateResource(
+        own_models=str(project.folder / "data" / "{campaign}" / "promoted")
+    )
     campaign = project.campaigns.load("copper")
     exploration = campaign.exploration.model_copy(update={"surrogate": "own-model"})
-    own = resource.surrogate(campaign.model_copy(update={"exploration": exploration}))
+    own = resource.resolve(campaign.model_copy(update={"exploration": exploration}))
     assert [member.file for member in own.members] == [best.model_file, *best.members]
 
 
@@ -232,9 +229,11 @@ def test_each_report_ends_a_round_and_draws_the_learning_curve(project):
     assert errors[1] == pytest.approx(good.metrics["splits"]["test"]["force_rmse_meV_per_A"])
     assert errors[0] > errors[1] == errors[2]
     assert (report / "learning_curve.png").exists()
-    resource = MaceResource(own_models=str(project.folder / "data" / "{campaign}" / "promoted"))
+    resource = SurrogateResource(
+        own_models=str(project.folder / "data" / "{campaign}" / "promoted")
+    )
     campaign = project.campaigns.load("copper")
-    explorer, *_ = resource.surrogate(campaign.in_round(1, second.explored_with)).members
+    explorer, *_ = resource.resolve(campaign.in_round(1, second.explored_with)).members
     assert explorer.file.parent.name == first.model, "what was promoted then, not now"
 
     project.report(worse)  # the last round once more: nothing about it changes

@@ -10,7 +10,7 @@ from mlip_assets.assets import contract
 from mlip_assets.assets.surrogate_trajectory import surrogate_trajectory
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
-from resources.mace import MaceResource
+from resources.surrogate import SurrogateResource
 
 SILICON = """\
 name: silicon
@@ -46,7 +46,7 @@ def materialize(tmp_path, monkeypatch):
                 "storage": storage,
                 "campaigns": CampaignFolder(folder=str(tmp_path)),
                 "compute": ComputeResource(n_workers=1),
-                "mace": MaceResource(),
+                "surrogate": SurrogateResource(),
             },
         )
 

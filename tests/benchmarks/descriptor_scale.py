@@ -27,9 +27,9 @@ import numpy as np
 import pyarrow as pa
 
 from mlip_assets.campaign import Campaign, DescriptorSettings
-from mlip_assets.dynamics.trajectory import FRAME_SCHEMA, Part, Trajectory, write_table
-from mlip_assets.files import as_path
-from mlip_assets.progress import Progress
+from mlip_assets.common.files import as_path
+from mlip_assets.common.progress import Progress
+from mlip_assets.trajectory.trajectory import FRAME_SCHEMA, Part, Trajectory, write_table
 
 NOISE_A = 0.02
 FRAMES_A_FILE = 10_000
@@ -82,7 +82,7 @@ def real_trajectory(work: Path, n_atoms: int) -> Trajectory:
     from ase.build import bulk
 
     from mlip_assets.dynamics import plan_walkers, run_walkers
-    from resources.surrogate import find_surrogate
+    from mlip_assets.surrogates.finding import find_surrogate
 
     repeats = round((n_atoms / 8) ** (1 / 3))
     atoms = bulk("Si", cubic=True).repeat(repeats)

@@ -26,12 +26,13 @@ from ase import Atoms
 
 from mlip_assets.campaign import Campaign, TrainingSettings
 from mlip_assets.descriptors import describe_trajectory
-from mlip_assets.dynamics import Trajectory, plan_walkers, run_walkers
+from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.labelling import GpawEngine, LabelLedger, label_frames
 from mlip_assets.sampling import direct_select
 from mlip_assets.structures import build_seeds
+from mlip_assets.surrogates.finding import find_surrogate
 from mlip_assets.training import evaluate, fit_mace
-from resources.surrogate import find_surrogate
+from mlip_assets.trajectory import Trajectory
 
 METHODS = ("direct", "random", "uniform_stride")
 #: Gradient steps of every fit, whatever the number of labels.

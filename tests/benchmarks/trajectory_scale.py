@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from ase.build import bulk
 
-from mlip_assets.dynamics.trajectory import (
+from mlip_assets.trajectory.trajectory import (
     FRAME_ID_STRIDE,
     PartWriter,
     Trajectory,

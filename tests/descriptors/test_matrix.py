@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from mlip_assets.campaign import DescriptorSettings
+from mlip_assets.common.progress import Progress, Standing
 from mlip_assets.descriptors import (
     DescriptorMatrix,
     describe_size,
@@ -24,7 +25,6 @@ from mlip_assets.descriptors import (
 )
 from mlip_assets.descriptors import matrix as module
 from mlip_assets.descriptors.matrix import commit, n_features, write_part
-from mlip_assets.progress import Progress, Standing
 
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
 

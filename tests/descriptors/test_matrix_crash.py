@@ -13,9 +13,9 @@ import pytest
 from ase.build import bulk
 
 from mlip_assets.campaign import DescriptorSettings
+from mlip_assets.common.progress import Progress
 from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
-from mlip_assets.dynamics.trajectory import Part, Trajectory, trajectory_at, write_part
-from mlip_assets.progress import Progress
+from mlip_assets.trajectory.trajectory import Part, Trajectory, trajectory_at, write_part
 
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
 PART_FRAMES, N_PARTS = 32, 10

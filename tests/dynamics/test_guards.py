@@ -13,15 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlip_assets.campaign import GuardSettings
-from mlip_assets.dynamics import (
-    Guards,
-    WalkerReport,
-    close_contact,
-    counts_by_reason,
-    run_walker,
-)
-from mlip_assets.dynamics.trajectory import trajectory_at
+from mlip_assets.dynamics import Guards, close_contact, counts_by_reason, run_walker
 from mlip_assets.structures.contacts import distance_ratio
+from mlip_assets.trajectory import WalkerReport
+from mlip_assets.trajectory.trajectory import trajectory_at
 from tests.dynamics.oscillators import Harmonic, columns, copper, same, walkers
 
 

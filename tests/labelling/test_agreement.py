@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from derivatives import rattled
 
+from mlip_assets.campaign.presets import preset_values
 from mlip_assets.labelling import EspressoEngine, GpawEngine
-from mlip_assets.labelling.presets import preset_values
-from mlip_assets.labelling.pseudopotentials import upf_files
+from mlip_assets.labelling.engines.pseudopotentials import upf_files
+from tests.labelling.derivatives import rattled
 
 
 @pytest.mark.dft

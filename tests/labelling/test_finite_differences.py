@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from derivatives import against_differences, rattled
 
+from mlip_assets.campaign.presets import preset_values
 from mlip_assets.labelling import EspressoEngine, GpawEngine
-from mlip_assets.labelling.presets import preset_values
-from mlip_assets.labelling.pseudopotentials import upf_files
+from mlip_assets.labelling.engines.pseudopotentials import upf_files
+from tests.labelling.derivatives import against_differences, rattled
 
 pytestmark = [pytest.mark.dft, pytest.mark.usefixtures("in_a_folder")]
 

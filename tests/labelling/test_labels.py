@@ -30,11 +30,12 @@ from toy_engine import (
 )
 
 from mlip_assets.campaign import GateSettings
-from mlip_assets.labelling import EngineError, InProcess, Label, LabelLedger, label_frames
+from mlip_assets.compute import InProcess
+from mlip_assets.compute.local import LocalProcesses
+from mlip_assets.labelling import EngineError, Label, LabelLedger, label_frames
 from mlip_assets.labelling.budget import Budget
 from mlip_assets.labelling.calculations import Calculations, Job
-from mlip_assets.labelling.compute import LocalProcesses
-from mlip_assets.labelling.engines import hash_of
+from mlip_assets.labelling.engines.engine import hash_of
 from mlip_assets.labelling.structure import label_key
 
 Calls = Callable[[], list[str]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlip_assets.labelling.equality import matching
+from mlip_assets.labelling.ledger.equality import matching
 from mlip_assets.labelling.structure import boxed, flaw_of, label_key
 
 

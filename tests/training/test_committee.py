@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from mlip_assets.dynamics import force_spread
-from mlip_assets.dynamics.evaluation import evaluate
-from mlip_assets.training import PromotedModels, TrainedModel, TrainingError, fit_mace, fitting
+from mlip_assets.release import PromotedModels
+from mlip_assets.release.promotion import Promotion
+from mlip_assets.surrogates import force_spread
+from mlip_assets.surrogates.batch import evaluate
+from mlip_assets.surrogates.committee import Committee
+from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.training import TrainedModel, TrainingError, fit_mace, fitting
 from mlip_assets.training.committee import SHARE, calibrate, member_splits
-from mlip_assets.training.promotion import Promotion
 from mlip_assets.training.splits import Split, split_labels
-from resources.surrogate import find_surrogate
-from resources.surrogates.committee import Committee
 
 SEED = 3
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from mlip_assets.dynamics import try_dynamics
+from mlip_assets.evaluation import try_dynamics
 from mlip_assets.figures import parity_plot
-from mlip_assets.training import TrainedModel, state_dict_sha256
+from mlip_assets.surrogates.mace_calculator import state_dict_sha256
+from mlip_assets.training import TrainedModel
 
 
 def test_a_saved_model_opens_as_it_was(trained, tmp_path):

@@ -11,12 +11,12 @@ from ase.build import bulk
 from ase.io import read, write
 
 from mlip_assets.campaign import TrainingSettings
-from mlip_assets.potential import mace_calculator
+from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates.mace_calculator import mace_calculator
 from mlip_assets.training import fit_mace
-from mlip_assets.training.evaluation import predict_with
+from mlip_assets.training.errors import predict_with
 from mlip_assets.training.replay import LABEL_HEAD
 from mlip_assets.training.trainer import run_trainer
-from resources.surrogate import find_surrogate
 
 SEED = 3
 N_EPOCHS = 6

@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 from playwright.sync_api import expect
 
-from mlip_assets.map_page import map_page
+from mlip_assets.figures.map_page import map_page
 from mlip_assets.sampling import cluster_pool, fit_embedding, select_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]

@@ -10,8 +10,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlip_assets.rounds import ROUNDS_NAME, Rounds
-from mlip_assets.training import ModelReport
+from mlip_assets.evaluation import ModelReport
+from mlip_assets.refresh.rounds import ROUNDS_NAME, Rounds
 
 pytestmark = [
     pytest.mark.daemon,

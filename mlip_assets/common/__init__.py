@@ -1,0 +1,1 @@
+"""What every package may use: durable files, child processes, progress, compilation. No science."""

@@ -1,0 +1,121 @@
+"""From the name a campaign gives to a surrogate that runs; ``surrogates/models`` has the kinds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from mlip_assets.campaign import BUNDLED_SURROGATE, OWN_SURROGATE, Campaign, CampaignError, load
+from mlip_assets.compute.devices import DeviceError, find_devices
+from mlip_assets.surrogates.committee import unite
+from mlip_assets.surrogates.models import chgnet, lennard_jones, m3gnet, mace
+from mlip_assets.surrogates.surrogate import Surrogate, SurrogateError
+
+__all__ = ["Surrogate", "SurrogateError", "find_surrogate", "load_campaign"]
+
+_log = logging.getLogger(__name__)
+
+Finder: TypeAlias = Callable[..., Surrogate]
+
+#: The part of a name before a colon -> what finds its weights. Any other name is a MACE file.
+FINDERS: dict[str, Finder] = {
+    "chgnet": chgnet.find,
+    "m3gnet": m3gnet.find,
+    "lennard-jones": lennard_jones.find,
+    **dict.fromkeys([BUNDLED_SURROGATE, *mace.MACE_TORCH_NAMES], mace.find),
+}
+
+
+def find_surrogate(
+    names: str | Sequence[str],
+    *,
+    device: str,
+    dtype: str,
+    sha256: str | Sequence[str] | None = None,
+    own_model: mace.TrainedFiles | None = None,
+) -> Surrogate:
+    """Resolve a name or path to weights on devices. Nothing falls back to another model.
+
+    Parameters
+    ----------
+    names
+        ``bundled``, one of ``NAMED_SURROGATES``, ``own-model`` or the path of a MACE file; several
+        make a committee.
+    device
+        As in :func:`mlip_assets.compute.devices.find_devices`.
+    dtype
+        ``float32`` or ``float64``.
+    sha256
+        Expected hash of the weights; for a committee, one each.
+    own_model
+        What ``own-model`` means: the model that the campaign has promoted.
+
+    Raises
+    ------
+    SurrogateError
+        No such model, no such device, a missing package, a failed download, or another hash than
+        expected.
+    """
+    if not isinstance(names, str):
+        hashes = [None] * len(names) if sha256 is None or isinstance(sha256, str) else sha256
+        return unite(
+            [
+                find_surrogate(
+                    name,
+                    device=device,
+                    dtype=dtype,
+                    sha256=one,
+                    own_model=own_model,
+                )
+                for name, one in zip(names, hashes, strict=True)
+            ]
+        )
+    try:
+        devices = find_devices(device, "exploration.device")
+    except DeviceError as error:
+        raise SurrogateError(str(error)) from error
+    if names == OWN_SURROGATE:
+        if own_model is None:
+            raise SurrogateError(
+                f"exploration.surrogate: '{OWN_SURROGATE}' is known only within a campaign"
+            )
+        surrogate: Surrogate = mace.own_model(own_model, devices=devices, dtype=dtype)
+    else:
+        find = FINDERS.get(names.partition(":")[0], mace.find)
+        surrogate = find(names, devices=devices, dtype=dtype)
+    if sha256 is not None and surrogate.sha256 != sha256:
+        raise SurrogateError(
+            f"exploration.surrogate_sha256: '{names}' hashes to {surrogate.sha256}, the campaign "
+            f"expects {sha256}; use the file it was written for, or update the hash"
+        )
+    _log.info(
+        "surrogate %s (sha256 %s…) on %s, %s",
+        surrogate.name,
+        surrogate.sha256[:12],
+        ", ".join(devices),
+        dtype,
+    )
+    return surrogate
+
+
+def load_campaign(path: Path) -> Campaign:
+    """Load a campaign file, and check what surrogates say without loading or fetching weights.
+
+    Raises
+    ------
+    CampaignError
+        As :func:`mlip_assets.campaign.load`, or a surrogate lacks an element or its package.
+    """
+    campaign = load(path)
+    for name in campaign.exploration.surrogates:
+        if name in {BUNDLED_SURROGATE, "chgnet", "lennard-jones"} or name.startswith("m3gnet:"):
+            try:
+                surrogate = FINDERS[name.partition(":")[0]](
+                    name, devices=("cpu",), dtype=campaign.exploration.dtype
+                )
+                surrogate.require_elements(campaign.elements)
+            except SurrogateError as error:
+                raise CampaignError(f"{path}: {error}") from error
+    return campaign

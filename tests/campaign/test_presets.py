@@ -1,0 +1,71 @@
+"""Presets fill in what a campaign leaves open, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlip_assets.campaign import Campaign, CampaignError, load
+from mlip_assets.campaign.presets import preset_values
+
+
+def campaign(folder: Path, labelling: str, composition: str = "Si") -> Campaign:
+    file = folder / "some.yaml"
+    file.write_text(f"name: some\ncomposition: {composition}\nlabelling: {{{labelling}}}\n")
+    return load(file)
+
+
+def test_what_is_written_wins_over_the_preset(tmp_path: Path) -> None:
+    labelling = campaign(tmp_path, "preset: strict, k_spacing_per_A: 0.7").labelling
+    strict = preset_values("gpaw", "strict", ["Si"])
+    assert labelling.k_spacing_per_A == 0.7
+    assert labelling.cutoff_eV == strict["cutoff_eV"]
+    assert labelling.energy_convergence_eV == strict["energy_convergence_eV"]
+    assert campaign(tmp_path, "").labelling.preset == "standard"
+
+
+@pytest.mark.parametrize("engine", ["gpaw", "espresso", "vasp"])
+@pytest.mark.parametrize("elements", [["Si"], ["Na", "Cl"]])
+def test_a_stricter_preset_is_finer_in_every_way(engine: str, elements: list[str]) -> None:
+    fast, standard, strict = (
+        preset_values(engine, preset, elements) for preset in ("fast", "standard", "strict")
+    )
+    for key, sign in (("cutoff_eV", 1), ("k_spacing_per_A", -1), ("energy_convergence_eV", -1)):
+        ladder = [sign * values[key] for values in (fast, standard, strict)]
+        assert ladder == sorted(ladder)
+        assert ladder[0] < ladder[2]
+
+
+def test_the_hardest_element_decides(tmp_path: Path) -> None:
+    soft, mixed = (campaign(tmp_path, "", c).labelling.cutoff_eV for c in ("Si", "SiC"))
+    assert soft is not None
+    assert mixed is not None
+    assert soft < mixed
+
+
+@pytest.mark.parametrize(
+    ("labelling", "told"),
+    [
+        ("smearing_eV: 0", "labelling.smearing_eV: 0 would fix the occupations"),
+        ("engine: espresso", "labelling.pseudopotentials: missing; espresso needs a folder"),
+        ("engine: espresso, pseudopotentials: nowhere", "there is no folder .*nowhere"),
+        ("pseudopotentials: pp", "labelling.pseudopotentials: gpaw takes none"),
+        ("spin: maybe", "labelling.spin: 'maybe' is not possible"),
+        ("preset: quick", "labelling.preset: 'quick' is not possible"),
+    ],
+)
+def test_impossible_settings_are_told(tmp_path: Path, labelling: str, told: str) -> None:
+    with pytest.raises(CampaignError, match=told):
+        campaign(tmp_path, labelling)
+
+
+def test_spin_needs_no_quotes(tmp_path: Path) -> None:
+    """YAML takes a bare on for true."""
+    assert [campaign(tmp_path, f"spin: {s}").labelling.spin for s in ("on", "off")] == ["on", "off"]
+
+
+def test_pseudopotentials_are_found_from_the_campaign_file(tmp_path: Path) -> None:
+    (tmp_path / "family").mkdir()
+    labelling = campaign(tmp_path, "engine: espresso, pseudopotentials: family").labelling
+    assert labelling.pseudopotentials == str(tmp_path / "family")

@@ -1,0 +1,45 @@
+"""Which frames are computed with spin."""
+
+from __future__ import annotations
+
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from mlip_assets.labelling import free_atom
+from mlip_assets.labelling.engines.spin import with_spin
+
+
+def iron() -> Atoms:
+    return Atoms("Fe", cell=[2.87, 2.87, 2.87], pbc=True)
+
+
+def moments(atoms: Atoms, spin: str) -> list[float]:
+    return with_spin(atoms, spin).get_initial_magnetic_moments().tolist()  # type: ignore[arg-type]
+
+
+def test_magnetic_elements_have_spin_and_others_only_when_asked() -> None:
+    assert moments(iron(), "auto") == [4.0]
+    assert moments(bulk("Si"), "auto") == [0.0, 0.0]
+    assert moments(bulk("Si"), "on") == [2.0, 2.0]
+    assert moments(bulk("Fe"), "off") == [0.0]  # ASE gives it 2.3
+
+
+def test_moments_that_a_frame_brings_are_kept() -> None:
+    antiferromagnet = bulk("Cr", cubic=True)
+    antiferromagnet.set_initial_magnetic_moments([1.0, -1.0])
+    assert moments(antiferromagnet, "auto") == [1.0, -1.0]
+    assert moments(antiferromagnet, "on") == [1.0, -1.0]
+    assert moments(antiferromagnet, "off") == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("spin", ["auto", "on", "off"])
+def test_free_atoms_stay_in_the_state_they_were_made_in(spin: str) -> None:
+    assert moments(free_atom("O"), spin) == [2.0]
+    assert moments(free_atom("O", polarised=False), spin) == [0.0]
+
+
+def test_the_frame_itself_is_left_alone() -> None:
+    frame = iron()
+    with_spin(frame, "on")
+    assert not frame.get_initial_magnetic_moments().any()
