@@ -96,8 +96,8 @@ def _reason_to_stop(campaign: Campaign, path: Path) -> str | None:
 
 
 def _check_earlier_runs(campaign: Campaign) -> None:
-    """That what ``sampling.beyond`` and ``sampling.axes_from`` name is there and can be used."""
-    if not campaign.sampling.beyond and campaign.sampling.axes_from is None:
+    """``sampling.exclude_labelled_in`` and ``sampling.pca_from`` name results that can be used."""
+    if not campaign.sampling.exclude_labelled_in and campaign.sampling.pca_from is None:
         return  # nothing to look for, and Dagster takes seconds to import
     from io_managers.storage import Storage
     from resources.earlier import EarlierRuns

@@ -22,7 +22,7 @@ from mlip_assets.trajectory.trajectory import round_of
 
 
 class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Reads what ``sampling.beyond`` and ``sampling.axes_from`` name, and a campaign's own labels.
+    """Reads what ``sampling.exclude_labelled_in`` and ``sampling.pca_from`` name, and own labels.
 
     A campaign may take the axes of its own first run, and in a refresh it does.
     """
@@ -41,7 +41,7 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         self.axes(campaign)
 
     def labelled_frames(self, campaign: Campaign) -> list[Atoms]:
-        """Frames that are labelled in the campaigns of ``sampling.beyond``, then its own earlier ones.
+        """Labelled frames of ``sampling.exclude_labelled_in``, then those of the campaign itself.
 
         Raises
         ------
@@ -50,7 +50,7 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         others = [
             atoms
-            for name in dict.fromkeys(campaign.sampling.beyond)
+            for name in dict.fromkeys(campaign.sampling.exclude_labelled_in)
             for atoms in self._labelled_in(name, campaign)
         ]
         return others + self.own_labelled_frames(campaign)
@@ -97,20 +97,22 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         Infinite where the surrogate explored.
         """
         model = self.model(campaign)
-        return campaign.refresh.unsure_above * model.force_rmse_eV_per_A if model else np.inf
+        return (
+            campaign.refresh.uncertainty_threshold * model.force_rmse_eV_per_A if model else np.inf
+        )
 
     def axes(self, campaign: Campaign) -> PrincipalAxes | None:
-        """Axes of the campaign of ``sampling.axes_from``; None where new ones are to be fitted.
+        """Axes of the campaign of ``sampling.pca_from``; None where new ones are to be fitted.
 
         Raises
         ------
         CampaignError
             That campaign has no map, or its frames were described in another way.
         """
-        name = campaign.sampling.axes_from
+        name = campaign.sampling.pca_from
         if name is None:
             return None
-        where = f"{campaign.name}.yaml: sampling.axes_from: campaign '{name}'"
+        where = f"{campaign.name}.yaml: sampling.pca_from: campaign '{name}'"
         maps = EmbeddingIOManager(storage=self.storage)
         path = maps.place("pca_embedding", name)
         if not path.exists():
@@ -118,21 +120,21 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
                 return None
             raise CampaignError(
                 f"{where} has no map ({path} is not there); run its job exploration first, or leave "
-                "axes_from out"
+                "pca_from out"
             )
         matrices = DescriptorIOManager(storage=self.storage)
         theirs = matrices.read(matrices.place("descriptor_matrix", name)).settings
-        ours = {**campaign.descriptors.model_dump(), "species": list(campaign.elements)}
+        ours = {**campaign.descriptors.stored(), "species": list(campaign.elements)}
         differing = [key for key in ours if ours[key] != theirs.get(key)]
         if differing:
             raise CampaignError(
                 f"{where} was described with {_listed(theirs, differing)}, this one is with "
-                f"{_listed(ours, differing)}; make them equal, or leave axes_from out"
+                f"{_listed(ours, differing)}; make them equal, or leave pca_from out"
             )
         return maps.read_axes(path)
 
     def _labelled_in(self, name: str, campaign: Campaign) -> list[Atoms]:
-        where = f"{campaign.name}.yaml: sampling.beyond: campaign '{name}'"
+        where = f"{campaign.name}.yaml: sampling.exclude_labelled_in: campaign '{name}'"
         databases = LabelDatabaseIOManager(storage=self.storage)
         path = databases.place("labelled_db", name)
         if not (path / databases.commit_file).exists():

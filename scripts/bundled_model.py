@@ -187,12 +187,12 @@ def campaign_of_pass(base: Campaign, number: int, student: TrainedModel | None) 
     }
     fewer = {
         "n_samples": max(4, round(base.sampling.n_samples * kind.share)),
-        "beyond": tuple(earlier),
+        "exclude_labelled_in": tuple(earlier),
     }
     return base.model_copy(
         update={
             "name": f"{base.name}-{number + 1}",
-            "seed": base.seed + number,
+            "random_seed": base.random_seed + number,
             "exploration": exploration.model_copy(update=longer),
             "sampling": base.sampling.model_copy(update=fewer),
             "labelling": base.labelling.model_copy(update={"dimers": ()}),
@@ -267,8 +267,8 @@ def reported(
         promoted=None,
         temperatures_K=campaign.exploration.temperatures_K[-2:-1],
         timestep_fs=campaign.exploration.timestep_fs,
-        trial_steps=campaign.training.trial_steps,
-        seed=campaign.seed,
+        trial_steps=campaign.training.stability_steps,
+        seed=campaign.random_seed,
     )
     report = replace(report, pictures=report_pictures(report))
     report.save(folder)

@@ -37,7 +37,7 @@ labelling:
 training:
   max_epochs: 8
   committee: 1
-  trial_steps: 100
+  stability_steps: 100
 """
 
 

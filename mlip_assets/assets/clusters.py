@@ -57,9 +57,9 @@ def clusters(
         n_clusters=sampling.n_clusters,
         clustering=sampling.clustering,
         weighting=sampling.weighting,
-        two_level_above=sampling.two_level_above,
+        two_level_above=sampling.presample_above,
         n_labelled=0 if campaign.round else len(known),
-        seed=campaign.seed,
+        seed=campaign.random_seed,
     )
     sizes = found.sizes
     wanted = sampling.n_clusters or len(sizes)

@@ -51,7 +51,7 @@ def model(
         labelled_db.isolated_energies,
         campaign.training,
         work_dir=work,
-        seed=campaign.seed,
+        seed=campaign.random_seed,
         foundation_model=tuned,
         device=find_device(campaign.training.device, "training.device"),
         held_out_file=work.parent / HELD_OUT_NAME,

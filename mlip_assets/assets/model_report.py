@@ -74,8 +74,8 @@ def model_report(
             promoted=best,
             temperatures_K=campaign.exploration.temperatures_K,
             timestep_fs=campaign.exploration.timestep_fs,
-            trial_steps=campaign.training.trial_steps,
-            seed=campaign.seed,
+            trial_steps=campaign.training.stability_steps,
+            seed=campaign.random_seed,
             device=device,
         )
         verdict = judge(

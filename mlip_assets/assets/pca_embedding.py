@@ -43,8 +43,8 @@ def pca_embedding(
         value=embedding,
         metadata={
             "n_components": embedding.scores.shape[1],
-            "components_kept_by": sampling.components if axes is None else "axes_from",
-            "axes_from": campaign.name if axes is None else sampling.axes_from,
+            "components_kept_by": sampling.components if axes is None else "pca_from",
+            "pca_from": campaign.name if axes is None else sampling.pca_from,
             "explained_variance": explained,
             "components": figures.component_table(embedding),
             "picture": figures.markdown(figures.embedding_plot(embedding)),

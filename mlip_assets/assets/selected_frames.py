@@ -44,8 +44,8 @@ def selected_frames(
 ) -> dg.MaterializeResult[list[Atoms]]:
     """Exactly ``n_samples`` frames: DIRECT, every cluster represented, or a baseline.
 
-    Frames labelled in the campaigns of ``sampling.beyond`` count as selected already. A refresh
-    chooses among the clustered frames alone, and fewer where these are fewer. Beside the frames
+    Frames labelled in the campaigns of ``sampling.exclude_labelled_in`` count as selected already.
+    A refresh chooses among the clustered frames alone, and fewer where these are fewer. Beside the frames
     lies a web page of the map; a click on it shows a structure.
     """
     campaign = campaigns.current(context)
@@ -65,7 +65,7 @@ def selected_frames(
         n_atoms=_n_atoms(surrogate_trajectory, pool) if sampling.prefer_small_cells else None,
         expected_error=earlier.expected_error(campaign, surrogate_trajectory, pool.frame_id),
         fewer_will_do=campaign.round > 0,
-        seed=campaign.seed,
+        seed=campaign.random_seed,
     )
     frames = surrogate_trajectory.frames(clusters.frame_id[selection.indices])
     for atoms, row, reason in zip(frames, selection.indices, selection.reasons, strict=True):
@@ -80,12 +80,12 @@ def selected_frames(
             clusters,
             frames,
             surrogate_trajectory.frames,
-            seed=campaign.seed,
+            seed=campaign.random_seed,
         ),
     )
 
     chosen = np.flatnonzero(np.isin(pca_embedding.frame_id, pool.frame_id[selection.indices]))
-    coverage = measure_coverage(pca_embedding, chosen, labelled=known, seed=campaign.seed)
+    coverage = measure_coverage(pca_embedding, chosen, labelled=known, seed=campaign.random_seed)
     reached = np.concatenate([known, pca_embedding.scores[chosen]])
     if campaign.round:
         within = campaigns.known_distance(campaign)

@@ -51,7 +51,7 @@ def surrogate_trajectory(
     campaign = campaigns.current(context)
     potential = surrogate.resolve(campaign)
     walkers = plan_walkers(campaign, seeds, potential.sha256)
-    engine = potential.engine(campaign.exploration.engine, [len(w.seed) for w in walkers])
+    engine = potential.engine(campaign.exploration.md_backend, [len(w.seed) for w in walkers])
     with GpuWatch(potential.devices) as gpu:
         trajectory = run_walkers(
             walkers,

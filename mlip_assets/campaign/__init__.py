@@ -1,26 +1,40 @@
-"""The campaign: the few lines a person writes, and every setting they stand for."""
+"""The campaign: a short YAML file, and all settings that follow from it.
 
-from mlip_assets.campaign.campaign import (
+``load("campaigns/silicon.yaml")`` reads the file, fills in the defaults, checks everything that
+can be checked without computing, and returns a frozen :class:`Campaign`. All problems are reported
+together in one :class:`CampaignError`, each line with the file, the key, the value and a fix.
+
+:mod:`~mlip_assets.campaign.settings` has one module per section of the YAML file. To rename a key,
+give its field the first name as ``serialization_alias``: the first name is still read, and settings
+are hashed and stored under it.
+"""
+
+from typing import TypeAlias
+
+from mlip_assets.campaign.campaign import Campaign
+from mlip_assets.campaign.file import load
+from mlip_assets.campaign.messages import CampaignError, nearest
+from mlip_assets.campaign.settings.descriptors import DescriptorSettings
+from mlip_assets.campaign.settings.exploration import (
     BUNDLED_SURROGATE,
-    NAME_PATTERN,
     NAMED_SURROGATES,
     OWN_SURROGATE,
-    Campaign,
-    CampaignError,
-    DescriptorSettings,
-    Engine,
-    EngineChoice,
     Ensemble,
     ExplorationSettings,
-    GateSettings,
-    GuardSettings,
-    LabellingSettings,
-    RefreshSettings,
-    TrainingSettings,
-    fingerprint,
-    load,
-    nearest,
+    MdBackend,
+    MdBackendChoice,
 )
+from mlip_assets.campaign.settings.guards import GuardSettings
+from mlip_assets.campaign.settings.labelling import GateSettings, LabellingSettings
+from mlip_assets.campaign.settings.refresh import RefreshSettings
+from mlip_assets.campaign.settings.sampling import SamplingSettings
+from mlip_assets.campaign.settings.section import NAME_PATTERN, fingerprint
+from mlip_assets.campaign.settings.seeds import SeedSettings
+from mlip_assets.campaign.settings.training import TrainingSettings
+
+#: Names until release 0.3 of the types of ``exploration.md_backend``.
+Engine: TypeAlias = MdBackend
+EngineChoice: TypeAlias = MdBackendChoice
 
 __all__ = [
     "BUNDLED_SURROGATE",
@@ -37,7 +51,11 @@ __all__ = [
     "GateSettings",
     "GuardSettings",
     "LabellingSettings",
+    "MdBackend",
+    "MdBackendChoice",
     "RefreshSettings",
+    "SamplingSettings",
+    "SeedSettings",
     "TrainingSettings",
     "fingerprint",
     "load",

@@ -250,10 +250,12 @@ def describe_trajectory(
     ordered = sorted(set(species), key=lambda symbol: atomic_numbers.get(symbol, 0))
     _log.info("SOAP: %s", describe_size(settings, len(ordered)))
     length = n_features(settings, len(ordered))
-    schema = descriptor_schema(length, {**settings.model_dump(), "species": ordered})
+    schema = descriptor_schema(length, {**settings.stored(), "species": ordered})
     most = max(1, min(_PART_FRAMES, _PART_BYTES // (4 * length)))
     folder = as_path(path)
-    hashed = ((part, _digest(part, schema, settings.engine)) for part in _parts(frames, most))
+    hashed = (
+        (part, _digest(part, schema, settings.implementation)) for part in _parts(frames, most)
+    )
     parts: dict[str, int] = {}
     with _alone_in(folder):
         for index, (part, digest) in enumerate(_read_ahead(hashed)):
@@ -445,8 +447,7 @@ def _describe(
             run.pbc,
             run.numbers,
             species=species,
-            **settings.model_dump(exclude={"precision"}),
-            dtype=settings.precision,
+            **settings.soap_arguments(),
             n_threads=n_threads,
         )
     except ValueError as error:

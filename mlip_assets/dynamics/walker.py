@@ -35,7 +35,7 @@ class Walker:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over seed structure, surrogate weights and settings."""
-        settings = self.settings.model_dump(
+        settings = self.settings.stored(
             include={
                 "dtype",
                 "timestep_fs",
@@ -96,7 +96,7 @@ def plan_walkers(campaign: Campaign, seeds: Sequence[Atoms], surrogate_sha256: s
                 seed=seed,
                 conditions=conditions,
                 replica=replica,
-                random_seed=(campaign.seed, zlib.crc32(name.encode())),
+                random_seed=(campaign.random_seed, zlib.crc32(name.encode())),
                 settings=exploration,
                 guards=campaign.guards,
                 surrogate_sha256=surrogate_sha256,

@@ -111,7 +111,9 @@ class Rounds:
         if len(done) >= settings.max_rounds:
             return f"{len(done)} refreshes done, refresh.max_rounds is {settings.max_rounds}"
         last = done[-settings.patience :]
-        if len(last) < settings.patience or any(r.gain >= settings.error_gain for r in last):
+        if len(last) < settings.patience or any(
+            r.gain >= settings.min_error_reduction for r in last
+        ):
             return None
         known_share = last[-1].known_share or 0.0
         if known_share < settings.covered:
@@ -120,5 +122,5 @@ class Rounds:
         return (
             f"converged: labels covered {100 * known_share:.1f} % of what the last refresh explored "
             f"(refresh.covered: {100 * settings.covered:g} %), and the last {len(last)} lowered the "
-            f"errors by {gains} (refresh.error_gain: {100 * settings.error_gain:g} %)"
+            f"errors by {gains} (refresh.min_error_reduction: {100 * settings.min_error_reduction:g} %)"
         )

@@ -34,8 +34,7 @@ def project_frames(
             atoms.pbc,
             atoms.numbers,
             species=species,
-            **settings.model_dump(exclude={"precision"}),
-            dtype=settings.precision,
+            **settings.soap_arguments(),
         )
         scores[row] = axes.project(descriptor.astype(np.float32))[0]  # rounded as those on disk
     return scores

@@ -26,7 +26,7 @@ from mlip_assets.structures.prototypes import UnknownPrototypeError, find_protot
 from mlip_assets.structures.surfaces import cut_slab
 
 if TYPE_CHECKING:
-    from mlip_assets.campaign import Campaign
+    from mlip_assets.campaign.campaign import Campaign
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class _Workshop:
         return next(iter(self.crystals.values()))
 
     def rng(self, name: str) -> np.random.Generator:
-        return np.random.default_rng([self.campaign.seed, zlib.crc32(name.encode())])
+        return np.random.default_rng([self.campaign.random_seed, zlib.crc32(name.encode())])
 
     def _crystals(self) -> Iterator[tuple[str, Atoms]]:
         for name, unit_cell in self.crystals.items():

@@ -62,8 +62,8 @@ class Surrogate(ABC):
         """
         if wanted == "torchsim":
             raise SurrogateError(
-                f"exploration.engine: torch-sim runs MACE models, and '{self.name}' is none; write "
-                "'engine: auto' or 'engine: ase'"
+                f"exploration.md_backend: torch-sim runs MACE models, and '{self.name}' is none; write "
+                "'md_backend: auto' or 'md_backend: ase'"
             )
         return "ase"
 

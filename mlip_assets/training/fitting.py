@@ -187,7 +187,7 @@ def fit_mace(
     split = _recorded_split(labelled, settings, seed, held_out_file)
     data_hash = dataset_sha256(labelled, isolated_energies)
     settings_hash = fingerprint(
-        settings.model_dump(exclude={"device", "committee", "replay", "trial_steps"}),
+        settings.stored(exclude={"device", "committee", "replay", "stability_steps"}),
         {
             "recipe": [OPTIONS, SCRATCH_OPTIONS, STAGE_TWO_SHARE, STAGE_TWO_SLOWDOWN, SHARE],
             "tuning_slowdown": TUNING_SLOWDOWN,

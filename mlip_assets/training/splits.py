@@ -182,7 +182,7 @@ def _too_few_groups(n_frames: int, n_seen: int, n_unseen: int) -> str:
         return (
             f"of the {n_frames} labels none was held out by this campaign's earlier splits, and "
             f"{n_unseen} structure(s) beside {n_seen} seen in training leave no unseen test set; "
-            "label new frames (sampling.beyond with the campaign itself keeps its earlier ones)"
+            "label new frames (make refresh keeps the earlier ones)"
         )
     return (
         f"the {n_frames} labels hold only {n_unseen} distinct structure(s), the rest are "

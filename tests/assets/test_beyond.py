@@ -158,7 +158,7 @@ def test_a_refresh_labels_what_the_rounds_before_left_out(project):
         now = project.selected("onward")
         assert {round_of(frame) for frame in now} == {number}
         assert 1 <= len(now) <= 3
-        assert made["pca_embedding"]["axes_from"] == "onward"
+        assert made["pca_embedding"]["pca_from"] == "onward"
         share = made["clusters"]["known_share"]
         assert share == project.campaigns.rounds("onward").rounds[number].known_share
         assert 0 < share < 1
@@ -202,13 +202,13 @@ def test_only_what_lies_beyond_the_labels_is_chosen(project):
 
 @pytest.mark.usefixtures("copper")
 def test_another_campaigns_labels_count_as_taken_on_its_own_axes(project):
-    beyond = project.write("beyond", "beyond: [copper], axes_from: copper")
+    beyond = project.write("beyond", "exclude_labelled_in: [copper], pca_from: copper")
     made = project.run("beyond")
     assert made["selected_frames"]["n_known_frames"] == N_SAMPLES
     assert made["selected_frames"]["clusters_new"] == N_SAMPLES
     assert not project.selected("beyond") & project.selected("copper")
     assert made["labelled_db"]["n_labelled"] == N_SAMPLES
-    assert made["pca_embedding"]["axes_from"] == "copper"
+    assert made["pca_embedding"]["pca_from"] == "copper"
     theirs, ours = (
         np.load(project.folder / "data" / n / "pca_embedding.npz") for n in ("copper", "beyond")
     )
@@ -218,10 +218,10 @@ def test_another_campaigns_labels_count_as_taken_on_its_own_axes(project):
 
 @pytest.mark.usefixtures("copper")
 def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
-    beyond = project.write("beyond", "beyond: [copper, silver]")
+    beyond = project.write("beyond", "exclude_labelled_in: [copper, silver]")
     with pytest.raises(
         CampaignError,
-        match=r"beyond.yaml: sampling.beyond: campaign 'silver' has no labels .*make run CAMPAIGN=silver",
+        match=r"beyond.yaml: sampling.exclude_labelled_in: campaign 'silver' has no labels .*make run CAMPAIGN=silver",
     ):
         project.earlier.check(beyond)
     with pytest.raises(dg.Failure, match="campaign 'silver' has no labels"):
@@ -235,20 +235,20 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
             partition_key="beyond",
             instance=project.instance,
         )
-    aluminium = project.write("aluminium", "beyond: [copper]", composition="Al")
+    aluminium = project.write("aluminium", "exclude_labelled_in: [copper]", composition="Al")
     with pytest.raises(CampaignError, match="holds Cu, which the composition Al lacks"):
         project.earlier.check(aluminium)
-    nowhere = project.write("nowhere", "axes_from: silver")
+    nowhere = project.write("nowhere", "pca_from: silver")
     with pytest.raises(
-        CampaignError, match=r"nowhere.yaml: sampling.axes_from: campaign 'silver' has no map"
+        CampaignError, match=r"nowhere.yaml: sampling.pca_from: campaign 'silver' has no map"
     ):
         project.earlier.check(nowhere)
-    wider = project.write("wider", "axes_from: copper", r_cut=4.5)
+    wider = project.write("wider", "pca_from: copper", r_cut=4.5)
     with pytest.raises(
         CampaignError, match=r"described with r_cut = 3.5, this one is with r_cut = 4.5"
     ):
         project.earlier.check(wider)
-    project.earlier.check(project.write("new", "axes_from: new"))
+    project.earlier.check(project.write("new", "pca_from: new"))
 
 
 def test_a_refresh_before_the_first_run_has_ended_is_told(project):

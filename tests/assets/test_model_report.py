@@ -41,7 +41,7 @@ COPPER = """\
 name: copper
 composition: Cu
 exploration: {temperatures_K: [300]}
-training: {trial_steps: 100}
+training: {stability_steps: 100}
 """
 
 

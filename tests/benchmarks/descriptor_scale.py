@@ -126,7 +126,7 @@ def describe(frames: Path, given: argparse.Namespace) -> None:
     """In a child: describe everything and print what it took as JSON."""
     from mlip_assets.descriptors import describe_trajectory, soap_power_spectrum
 
-    settings = DescriptorSettings(engine=given.engine, precision=given.precision)
+    settings = DescriptorSettings(implementation=given.engine, precision=given.precision)
     text = (frames / "trajectory.json").read_text(encoding="utf-8")
     trajectory = Trajectory.from_json(as_path(frames), text)
     started = time.perf_counter()
@@ -136,8 +136,7 @@ def describe(frames: Path, given: argparse.Namespace) -> None:
         False,
         [14],
         species=["Si"],
-        **settings.model_dump(exclude={"precision"}),
-        dtype=settings.precision,
+        **settings.soap_arguments(),
     )
     first_call_s = time.perf_counter() - started
     started, cpu = time.perf_counter(), time.process_time()

@@ -48,7 +48,7 @@ def campaign(seed: int) -> Campaign:
     return Campaign(
         name=f"silicon-{seed}",
         composition="Si",
-        seed=seed,
+        random_seed=seed,
         seeds={
             "kinds": ["crystal", "strained", "vacancy", "rattled", "liquid"],
             "crystal_atoms": 8,

@@ -26,7 +26,7 @@ def test_two_lines_are_a_campaign(tmp_path):
     assert campaign.labelling.cutoff_eV is not None
     assert campaign.sampling.n_samples <= campaign.n_frames
     with pytest.raises(ValueError, match="frozen"):
-        campaign.seed = 3
+        campaign.random_seed = 3
 
 
 @pytest.mark.parametrize("file", sorted(CAMPAIGNS.glob("*.yaml")), ids=lambda f: f.stem)
@@ -35,7 +35,7 @@ def test_examples_load(file):
 
 
 def test_full_yaml_is_the_same_campaign(tmp_path):
-    short = load(write(tmp_path, "name: silicon\ncomposition: Si\nseed: 7\n"))
+    short = load(write(tmp_path, "name: silicon\ncomposition: Si\nrandom_seed: 7\n"))
     full = load(write(tmp_path, short.to_yaml()))
     assert full == short
     assert full.fingerprint == short.fingerprint
@@ -88,26 +88,26 @@ def test_constant_pressure_is_none_unless_said(tmp_path):
         ),
         (
             "name: silicon\ncomposition: Si\nexploration: {surrogate: m3gnet}\n",
-            "training.start_from: 'm3gnet' is no MACE model",
+            "training.start_from: 'm3gnet' is not a MACE model",
         ),
         ("name: silicon\ncomposition: Si\nseeds:\n  files: [no.cif]\n", "does not exist"),
         ("name: silicon\ncomposition: Si\nseeds:\n  kinds: [cristal]\n", "did you mean 'crystal'"),
         ("name: silicon\ncomposition: Si\nsampling:\n  n_samples: 999999\n", "give at most"),
         (
-            "name: silicon\ncomposition: Si\nsampling: {beyond: [../other]}\n",
-            "sampling.beyond.0: '../other'",
+            "name: silicon\ncomposition: Si\nsampling: {exclude_labelled_in: [../other]}\n",
+            "sampling.exclude_labelled_in.0: '../other'",
         ),
         (
             "name: silicon\ncomposition: Si\nsampling:\n  n_samples: 5\n  n_clusters: 6\n",
             "cannot all be represented",
         ),
         (
-            "name: silicon\ncomposition: Si\ndescriptors: {engine: dscribe, average: species}\n",
-            "descriptors.average: 'species' is not offered by engine dscribe; write 'engine: numba'",
+            "name: silicon\ncomposition: Si\ndescriptors: {implementation: dscribe, average: species}\n",
+            "descriptors.average: 'species' is not supported by dscribe; write 'implementation: numba'",
         ),
         (
-            "name: silicon\ncomposition: Si\ndescriptors: {engine: dscribe, precision: float32}\n",
-            "descriptors.precision: engine dscribe computes in float64 only; write 'engine: numba'",
+            "name: silicon\ncomposition: Si\ndescriptors: {implementation: dscribe, precision: float32}\n",
+            "descriptors.precision: dscribe computes in float64 only; write 'implementation: numba'",
         ),
         (
             "name: silicon\ncomposition: Si\ndescriptors: {compression: mu1nu2}\n",
@@ -123,7 +123,7 @@ def test_constant_pressure_is_none_unless_said(tmp_path):
         ),
         (
             "name: silicon\ncomposition: Si\nsampling:\n  method: fps\n  prefer_small_cells: true\n",
-            "method 'fps' does not look at the cells",
+            "method 'fps' does not use the sizes of cells",
         ),
         ("name: silicon\ncomposition: Si\nexploration: {pressures_GPa: [1]}\n", "no barostat"),
         ("name: silicon\ncomposition: Si\nexploration: {temperatures_K: []}\n", "at least one"),
@@ -197,15 +197,15 @@ def test_structure_of_another_element(tmp_path):
     from ase.build import bulk
 
     bulk("Cu").write(tmp_path / "copper.cif")
-    with pytest.raises(CampaignError, match="holds Cu"):
+    with pytest.raises(CampaignError, match="contains Cu"):
         load(write(tmp_path, "name: silicon\ncomposition: Si\nseeds:\n  files: [copper.cif]\n"))
 
 
 @pytest.mark.parametrize(
     ("structures", "said"),
     [
-        ([Atoms("Cu")], "holds 1 structure(s); give two or more"),
-        ([Atoms("Cu"), Atoms("CuX")], "structure 1 holds X, which is no chemical element"),
+        ([Atoms("Cu")], "contains 1 structure(s); give two or more"),
+        ([Atoms("Cu"), Atoms("CuX")], "structure 1 contains X, which is not a chemical element"),
         (None, "cannot be read as a structure"),
     ],
 )

@@ -66,8 +66,11 @@ def test_there_is_nothing_to_pack_before_a_model_was_promoted(tmp_path):
 @pytest.mark.parametrize(
     ("sampling", "said"),
     [
-        ("beyond: [silver]", "sampling.beyond: campaign 'silver' has no labels"),
-        ("axes_from: silver", "sampling.axes_from: campaign 'silver' has no map"),
+        (
+            "exclude_labelled_in: [silver]",
+            "sampling.exclude_labelled_in: campaign 'silver' has no labels",
+        ),
+        ("pca_from: silver", "sampling.pca_from: campaign 'silver' has no map"),
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run"])

@@ -102,8 +102,7 @@ def one_by_one(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> 
                 a.pbc,
                 a.numbers,
                 species=["C", "Si"],
-                **settings.model_dump(exclude={"precision"}),
-                dtype=settings.precision,
+                **settings.soap_arguments(),
             )
             for a in frames
         ]
@@ -129,7 +128,7 @@ def written(folder: Path) -> dict[str, tuple[int, int]]:
         {"compression": "mu1nu1"},
         {"precision": "float32"},
         {"radial_table": "fine"},
-        {"engine": "dscribe"},
+        {"implementation": "dscribe"},
     ],
     ids=str,
 )
@@ -159,7 +158,7 @@ def test_batches_and_threads_change_no_byte(tmp_path: Path, batch: int, n_thread
 def test_handle_knows_its_shape_and_settings(tmp_path: Path) -> None:
     matrix = describe_trajectory(Frames(mixed_frames(7)), SETTINGS, ["Si", "C"], tmp_path)
     assert (matrix.n_frames, matrix.n_features) == (7, n_soap_features(2, 3, 2))
-    assert matrix.settings == {**SETTINGS.model_dump(), "species": ["C", "Si"]}
+    assert matrix.settings == {**SETTINGS.stored(), "species": ["C", "Si"]}
     (part,) = tmp_path.glob("*.parquet")
     assert matrix.n_bytes == part.stat().st_size
     stored, wanted = pq.read_schema(part), descriptor_schema(matrix.n_features, matrix.settings)

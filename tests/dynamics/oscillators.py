@@ -70,7 +70,7 @@ def campaign(guards=None, **exploration):
         exploration=given,
         guards=guards or {},
         sampling={"n_samples": 1},
-        seed=4,
+        random_seed=4,
     )
 
 

@@ -13,7 +13,7 @@ from mlip_assets.campaign import Campaign, CampaignError, RefreshSettings
 from mlip_assets.refresh.rounds import Rounds
 from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE, MAX_ROUNDS, WALKERS_A_ROUND, round_of
 
-SETTINGS = RefreshSettings(max_rounds=5, covered=0.9, error_gain=0.1, patience=2)
+SETTINGS = RefreshSettings(max_rounds=5, covered=0.9, min_error_reduction=0.1, patience=2)
 
 
 def ended(*found: dict[str, float | bool]) -> Rounds:
@@ -98,22 +98,22 @@ def test_a_refresh_is_the_campaign_with_other_random_numbers() -> None:
     written = Campaign(
         name="si",
         composition="Si",
-        seed=7,
+        random_seed=7,
         sampling={"n_samples": 30, "n_clusters": 20},
         refresh={"n_samples": 10},
     )
     assert written.in_round(0, "model") is written
     first, second, again = written.in_round(1, "model"), written.in_round(2), written.in_round(1)
-    assert len({written.seed, first.seed, second.seed}) == 3
-    assert first.seed == again.seed
+    assert len({written.random_seed, first.random_seed, second.random_seed}) == 3
+    assert first.random_seed == again.random_seed
     assert (first.round, first.explored_with) == (1, "model")
     assert first.exploration.surrogate == "own-model"
     assert second.exploration.surrogate == written.exploration.surrogate
     assert (first.sampling.n_samples, first.sampling.n_clusters) == (10, None)
-    assert first.sampling.axes_from == "si"
+    assert first.sampling.pca_from == "si"
     assert written.round == 0
 
 
 def test_a_campaign_does_not_go_beyond_itself() -> None:
     with pytest.raises(ValueError, match="'si' is this campaign; take it out of the list"):
-        Campaign(name="si", composition="Si", sampling={"beyond": ["si"]})
+        Campaign(name="si", composition="Si", sampling={"exclude_labelled_in": ["si"]})

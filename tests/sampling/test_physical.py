@@ -82,7 +82,7 @@ def test_crystal_and_melt_are_both_selected(tmp_path: Path) -> None:
         "sample_every": 2,
         "device": "cpu",
     }
-    campaign = Campaign(name="copper", composition="Cu", exploration=exploration, seed=1)
+    campaign = Campaign(name="copper", composition="Cu", exploration=exploration, random_seed=1)
     crystal = copper(3.75, 2)
     surrogate = find_surrogate("bundled", device="cpu", dtype="float32")
     walkers = plan_walkers(campaign, [crystal], surrogate.sha256)

@@ -24,7 +24,7 @@ def test_frames_of_the_pool_fall_on_themselves():
         frames[0].pbc,
         frames[0].numbers,
         species=["Na", "Cl"],
-        **SETTINGS.model_dump(exclude={"precision"}),
+        **SETTINGS.soap_arguments(),
     )
     embedding = fit_embedding(descriptors.astype(np.float32))
     scores = project_frames(frames[::3], embedding.axes, SETTINGS, ["Na", "Cl"])

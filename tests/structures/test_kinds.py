@@ -27,7 +27,7 @@ from mlip_assets.structures.defects import with_interstitial
 
 
 def campaign(composition: str = "Si", seed: int = 0, **seeds: Any) -> Campaign:
-    return Campaign(name="test", composition=composition, seed=seed, seeds=seeds)
+    return Campaign(name="test", composition=composition, random_seed=seed, seeds=seeds)
 
 
 def built(composition: str, kind: str, *, calculator: Any = None, **seeds: Any) -> dict[str, Atoms]:
@@ -308,10 +308,10 @@ def test_what_needs_a_crystal_says_so_of_a_molecule(tmp_path: Path, kind: str) -
 @pytest.mark.parametrize(
     ("composition", "seeds", "said"),
     [
-        ("Si", "kinds: [alloy]", "'alloy' needs two elements"),
-        ("Si", "kinds: [crystal, antisite]", "'antisite' needs two elements"),
-        ("Si", "surfaces: [[0, 0, 0]]", "no lattice plane"),
-        ("Si", "surfaces: [[1, 1, 1], [1, 1, 1]]", "surfaces: an entry is named twice"),
+        ("Si", "kinds: [alloy]", "'alloy' needs at least two elements"),
+        ("Si", "kinds: [crystal, antisite]", "'antisite' needs at least two elements"),
+        ("Si", "surfaces: [[0, 0, 0]]", "not a lattice plane"),
+        ("Si", "surfaces: [[1, 1, 1], [1, 1, 1]]", "surfaces: (1, 1, 1) is listed twice"),
         ("Si", "lattice_constant_A: 5.4", "write both or neither"),
         (
             "Si",
@@ -320,7 +320,7 @@ def test_what_needs_a_crystal_says_so_of_a_molecule(tmp_path: Path, kind: str) -
         ),
         ("Si", "prototype: diamnd", "did you mean 'diamond'"),
         ("C2H6O", "kinds: [molecule]", "seeds.molecules: 'C2H6O' could be"),
-        ("H2O", "{kinds: [molecule], molecules: [CH4]}", "CH4 holds C, which the composition"),
+        ("H2O", "{kinds: [molecule], molecules: [CH4]}", "CH4 contains C, which the composition"),
         ("SiO2", "kinds: [alloy]", "a random alloy takes the lattice of its commonest element"),
         ("Cu3Au", "kinds: [alloy, crystal]", "no crystal prototype is known for 'Cu3Au'"),
     ],

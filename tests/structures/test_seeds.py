@@ -25,7 +25,7 @@ KINDS = ("crystal", "strained", "vacancy", "rattled", "liquid", "cluster")
 
 
 def campaign(composition: str = "Si", seed: int = 0, **seeds: Any) -> Campaign:
-    return Campaign(name="test", composition=composition, seed=seed, seeds=seeds)
+    return Campaign(name="test", composition=composition, random_seed=seed, seeds=seeds)
 
 
 def seed_of(kind: str, composition: str = "Si", **seeds: Any) -> Atoms:

@@ -117,7 +117,7 @@ class MaceSurrogate(Surrogate):
     def engine(self, wanted: EngineChoice, n_atoms: Sequence[int]) -> Engine:
         """torch-sim, where it is installed, on GPUs, and on the CPU for many small cells."""
         if wanted == "torchsim":
-            require_package("torch_sim", "torchsim", "engine: torchsim")
+            require_package("torch_sim", "torchsim", "md_backend: torchsim")
         if wanted != "auto":
             return wanted
         gains = self.device.startswith("cuda") or (

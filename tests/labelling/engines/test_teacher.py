@@ -247,6 +247,6 @@ def test_each_pass_goes_beyond_the_ones_before(program: ModuleType) -> None:
     )
     assert first == base
     assert [c.name for c in (second, third)] == ["silicon-2", "silicon-3"]
-    assert third.sampling.beyond == ("silicon", "silicon-2")
-    assert len({c.seed for c in (first, second, third)}) == 3
+    assert third.sampling.exclude_labelled_in == ("silicon", "silicon-2")
+    assert len({c.random_seed for c in (first, second, third)}) == 3
     assert second.exploration.n_steps > base.exploration.n_steps

@@ -1,0 +1,1 @@
+"""The settings of a campaign: one module per section of its YAML file."""
