@@ -9,7 +9,7 @@ from pydantic import Field
 
 from mlip_assets.campaign import OWN_SURROGATE, Campaign
 from mlip_assets.release import PromotedModels
-from mlip_assets.surrogates import Surrogate, SurrogateError, find_surrogate
+from mlip_assets.surrogates import Surrogate, SurrogateError, campaign_surrogate
 from mlip_assets.training import TrainedModel
 
 
@@ -38,18 +38,14 @@ class SurrogateResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         SurrogateError
             It cannot be found, has another hash than stated, or lacks an element.
         """
-        settings = campaign.exploration
-        names = self.model or settings.surrogate
+        names = self.model or campaign.exploration.surrogate
         listed = (names,) if isinstance(names, str) else names
-        surrogate = find_surrogate(
-            names,
-            device=self.device or settings.device,
-            dtype=settings.dtype,
-            sha256=None if self.model else settings.surrogate_sha256,
+        return campaign_surrogate(
+            campaign,
+            names=self.model,
+            device=self.device,
             own_model=self._own_model(campaign) if OWN_SURROGATE in listed else None,
         )
-        surrogate.require_elements(campaign.elements)
-        return surrogate
 
     def _own_model(self, campaign: Campaign) -> TrainedModel | None:
         """The model that a refresh explores with, else the one that is promoted now."""

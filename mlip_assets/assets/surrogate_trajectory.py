@@ -1,7 +1,5 @@
 """Asset ``surrogate_trajectory``: molecular dynamics of every seed with the surrogate."""
 
-from pathlib import Path
-
 import dagster as dg
 from ase import Atoms
 
@@ -9,13 +7,7 @@ from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed_progress, pipeline_asset
 from mlip_assets.compute.devices import GpuWatch
-from mlip_assets.dynamics import (
-    counts_by_reason,
-    n_steps,
-    plan_walkers,
-    run_walkers,
-    unphysical_frames,
-)
+from mlip_assets.dynamics import Exploration, counts_by_reason, n_steps, unphysical_frames
 from mlip_assets.trajectory import Trajectory
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
@@ -50,14 +42,14 @@ def surrogate_trajectory(
     """
     campaign = campaigns.current(context)
     potential = surrogate.resolve(campaign)
-    walkers = plan_walkers(campaign, seeds, potential.sha256)
-    engine = potential.engine(campaign.exploration.md_backend, [len(w.seed) for w in walkers])
+    exploration = Exploration.plan(campaign, seeds, potential)
     with GpuWatch(potential.devices) as gpu:
-        trajectory = run_walkers(
-            walkers,
-            potential.calculators(compute.workers(potential.devices), engine),
-            Path(str(storage.working_folder(context.partition_key, "surrogate_trajectory"))),
-            progress=observed_progress(context, "exploration", n_steps(walkers), "steps"),
+        trajectory = exploration.run(
+            str(storage.working_folder(context.partition_key, "surrogate_trajectory")),
+            compute.workers(potential.devices),
+            progress=observed_progress(
+                context, "exploration", n_steps(exploration.walkers), "steps"
+            ),
         )
 
     stopped = [walker for walker in trajectory.walkers if walker.stopped_by]
@@ -69,7 +61,7 @@ def surrogate_trajectory(
         value=trajectory,
         metadata={
             "n_frames": trajectory.n_frames,
-            "n_walkers": len(walkers),
+            "n_walkers": len(exploration.walkers),
             "n_walkers_stopped": len(stopped),
             "n_guards_broken": sum(broken.values()),
             "guards_broken": dg.MetadataValue.json(broken),
@@ -80,7 +72,7 @@ def surrogate_trajectory(
             "guard_events": figures.guard_table(trajectory),
             "picture": figures.markdown(figures.trajectory_plot(trajectory)),
             "radial_distribution": figures.markdown(figures.rdf_plot(trajectory, seeds)),
-            "engine": engine,
+            "engine": exploration.md_backend,
             **potential.metadata(),
             **gpu.summary(),
         },
@@ -90,7 +82,7 @@ def surrogate_trajectory(
             ),
             check(
                 "walkers_finished",
-                2 * len(stopped) <= len(walkers),
+                2 * len(stopped) <= len(exploration.walkers),
                 stopped={walker.name: walker.stopped_by for walker in stopped},
                 guards_broken=broken,
             ),

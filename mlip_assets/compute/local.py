@@ -12,7 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-import mlip_assets
 from mlip_assets.common.processes import resident_GiB
 
 
@@ -65,7 +64,7 @@ class LocalProcesses:
 
     def start(self, module: str, folder: Path, log: Path) -> Task:
         """Start a child in a session of its own, so that what it starts can be killed with it."""
-        packages = [str(Path(mlip_assets.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        packages = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, packages)),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from mlip_assets.surrogates.batch import BatchCalculator, Evaluation, force_spread
-from mlip_assets.surrogates.finding import find_surrogate, load_campaign
+from mlip_assets.surrogates.finding import (
+    campaign_surrogate,
+    find_surrogate,
+    load_campaign,
+)
 from mlip_assets.surrogates.surrogate import Surrogate, SurrogateError
 
 __all__ = [
@@ -11,6 +15,7 @@ __all__ = [
     "Evaluation",
     "Surrogate",
     "SurrogateError",
+    "campaign_surrogate",
     "find_surrogate",
     "force_spread",
     "load_campaign",

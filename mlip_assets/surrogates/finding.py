@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from mlip_assets.campaign import BUNDLED_SURROGATE, OWN_SURROGATE, Campaign, CampaignError, load
@@ -13,7 +13,13 @@ from mlip_assets.surrogates.committee import unite
 from mlip_assets.surrogates.models import chgnet, lennard_jones, m3gnet, mace
 from mlip_assets.surrogates.surrogate import Surrogate, SurrogateError
 
-__all__ = ["Surrogate", "SurrogateError", "find_surrogate", "load_campaign"]
+__all__ = [
+    "Surrogate",
+    "SurrogateError",
+    "campaign_surrogate",
+    "find_surrogate",
+    "load_campaign",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +106,40 @@ def find_surrogate(
     return surrogate
 
 
-def load_campaign(path: Path) -> Campaign:
+def campaign_surrogate(
+    campaign: Campaign,
+    *,
+    names: str | Sequence[str] | None = None,
+    device: str | None = None,
+    own_model: mace.TrainedFiles | None = None,
+) -> Surrogate:
+    """Resolve the surrogate of a campaign, and check that it has all elements.
+
+    Parameters
+    ----------
+    names, device
+        In place of those of the campaign.
+    own_model
+        As in :func:`find_surrogate`.
+
+    Raises
+    ------
+    SurrogateError
+        As :func:`find_surrogate`, or the surrogate lacks an element of the campaign.
+    """
+    settings = campaign.exploration
+    surrogate = find_surrogate(
+        names or settings.surrogate,
+        device=device or settings.device,
+        dtype=settings.dtype,
+        sha256=None if names else settings.surrogate_sha256,
+        own_model=own_model,
+    )
+    surrogate.require_elements(campaign.elements)
+    return surrogate
+
+
+def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     """Load a campaign file, and check what surrogates say without loading or fetching weights.
 
     Raises

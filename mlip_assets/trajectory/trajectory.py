@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from mlip_assets.common.files import AnyPath, as_path, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Walkers a round of a campaign may have; those of later rounds are numbered on from there.
 WALKERS_A_ROUND = 100_000
@@ -55,6 +58,8 @@ FRAME_SCHEMA = pa.schema(
     ]
 )
 SCALAR_COLUMNS = tuple(FRAME_SCHEMA.names[:9])
+#: Columns whose name has no unit -> their names in a DataFrame.
+_DATAFRAME_NAMES = {"cell": "cell_A", "positions": "positions_A", "forces": "forces_eV_per_A"}
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,44 @@ class Trajectory:
         found: NDArray[np.float64] = values[by_id[np.searchsorted(ids[by_id], frame_ids)]]
         return found
 
+    def to_dataframe(
+        self,
+        columns: Sequence[str] = SCALAR_COLUMNS,
+        frame_ids: Sequence[int] | NDArray[np.int64] | slice | None = None,
+    ) -> pd.DataFrame:
+        """All frames or a part of them as a pandas table, one row per frame.
+
+        Parameters
+        ----------
+        columns
+            Names of ``FRAME_SCHEMA``; by default those with one value per frame. Where such a name
+            has no unit, the column of the result has: ``cell`` is ``cell_A`` (a (3, 3) array per
+            frame), ``positions`` is ``positions_A`` and ``forces`` is ``forces_eV_per_A`` ((n_atoms,
+            3) arrays).
+        frame_ids
+            Identifiers, whose order the rows have; or a slice of all frames in frame order, such as
+            ``slice(None, None, 10)`` for every tenth frame; None: all. Other frames are not kept in
+            memory.
+
+        Raises
+        ------
+        KeyError
+            A column or an identifier is not in the trajectory.
+        """
+        import pandas as pd
+
+        if unknown := [name for name in columns if name not in FRAME_SCHEMA.names]:
+            raise KeyError(
+                f"columns {unknown}: not in the frame table, which has {FRAME_SCHEMA.names}"
+            )
+        if isinstance(frame_ids, slice):
+            frame_ids = self._frame_ids()[frame_ids]
+        schema = pa.schema([f for f in FRAME_SCHEMA if f.name in {"frame_id", *columns}])
+        table = pa.Table.from_batches(self._selected(schema.names, frame_ids), schema)
+        if frame_ids is not None:
+            table = table.take(np.searchsorted(table["frame_id"].to_numpy(), frame_ids))
+        return pd.DataFrame({_DATAFRAME_NAMES.get(n, n): _series(n, table[n]) for n in columns})
+
     def frames(self, frame_ids: Sequence[int] | NDArray[np.int64]) -> list[Atoms]:
         """Build the frames with these identifiers, in the order asked for.
 
@@ -201,37 +244,11 @@ class Trajectory:
         KeyError
             Once all others are yielded: an identifier is not in the trajectory.
         """
-        wanted = None if frame_ids is None else np.unique(np.asarray(frame_ids, dtype=np.int64))
         reports = {report.name: report for report in self.walkers}
-        n_found = 0
-        missing: list[int] = []
-        for part in self.parts:
-            if wanted is None:
-                inside = None
-            else:
-                low, high = np.searchsorted(wanted, [part.first_frame_id, part.last_frame_id + 1])
-                if low == high:
-                    continue
-                inside = wanted[low:high]
-            seen: list[int] = []
-            for batch in self._read(part, FRAME_SCHEMA.names, ROW_GROUP_SIZE, inside):
-                ids = batch.column("frame_id").to_numpy()
-                rows = (
-                    np.arange(len(ids)) if inside is None else np.flatnonzero(np.isin(ids, inside))
-                )
-                for row in rows:
-                    values = {n: _value(batch.column(n)[int(row)]) for n in batch.schema.names}
-                    seen.append(values["frame_id"])
-                    yield _atoms(values, reports[values["walker"]], with_results=with_results)
-            if inside is not None:
-                missing += np.setdiff1d(inside, seen).tolist()
-                n_found += len(inside)
-        if wanted is not None and (missing or n_found < len(wanted)):
-            known = [(part.first_frame_id, part.last_frame_id) for part in self.parts]
-            outside = [int(i) for i in wanted if not any(a <= i <= b for a, b in known)]
-            raise KeyError(
-                f"frame_id {(missing + outside)[:5]} not in the trajectory at {self.root}"
-            )
+        for batch in self._selected(FRAME_SCHEMA.names, frame_ids):
+            for row in range(batch.num_rows):
+                values = {n: _value(batch.column(n)[row]) for n in batch.schema.names}
+                yield _atoms(values, reports[values["walker"]], with_results=with_results)
 
     def export(
         self, path: AnyPath, frame_ids: Sequence[int] | NDArray[np.int64] | None = None
@@ -296,6 +313,40 @@ class Trajectory:
         plain = json.loads(text)
         parts = tuple(Part(**part) for part in plain["parts"])
         return cls(root, parts, tuple(map(WalkerReport.from_plain, plain["walkers"])))
+
+    def _frame_ids(self) -> NDArray[np.int64]:
+        """Identifiers (n_frames,) of all frames."""
+        batches = [batch.column("frame_id").to_numpy() for batch in self.iter_batches(["frame_id"])]
+        return np.concatenate([np.empty(0, dtype=np.int64), *batches])
+
+    def _selected(
+        self, columns: Sequence[str], frame_ids: Sequence[int] | NDArray[np.int64] | None
+    ) -> Iterator[pa.RecordBatch]:
+        """The frames with these identifiers, in frame order, a row group at a time; None: all.
+
+        Raises
+        ------
+        KeyError
+            Once all others are yielded: an identifier is not in the trajectory.
+        """
+        if frame_ids is None:
+            yield from self.iter_batches(columns, ROW_GROUP_SIZE)
+            return
+        wanted = np.unique(np.asarray(frame_ids, dtype=np.int64))
+        found = np.zeros(len(wanted), dtype=bool)
+        for part in self.parts:
+            low, high = np.searchsorted(wanted, [part.first_frame_id, part.last_frame_id + 1])
+            if low == high:
+                continue
+            inside = wanted[low:high]
+            for batch in self._read(part, columns, ROW_GROUP_SIZE, inside):
+                ids = batch.column("frame_id").to_numpy()
+                kept = np.isin(ids, inside)
+                found[low:high] |= np.isin(inside, ids)
+                yield batch.filter(pa.array(kept))
+        if not found.all():
+            missing = wanted[~found][:5].tolist()
+            raise KeyError(f"frame_id {missing} not in the trajectory at {self.root}")
 
     def _read(
         self,
@@ -450,6 +501,14 @@ def require_schema(found: pa.Schema, wanted: pa.Schema, where: str) -> None:
         kind = found.field(column.name).type
         if kind != column.type:
             raise ValueError(f"{where}: column '{column.name}' is {kind}, expected {column.type}")
+
+
+def _series(name: str, column: pa.ChunkedArray) -> Any:
+    """A column as pandas has it; an array per frame where there are several values."""
+    if not pa.types.is_nested(column.type):
+        return column.to_pandas()
+    shape = (-1, 3) if name in _DATAFRAME_NAMES else (-1,)
+    return [np.reshape(_value(value), shape) for value in column]
 
 
 def _value(scalar: pa.Scalar) -> Any:

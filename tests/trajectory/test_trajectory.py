@@ -12,7 +12,7 @@ from ase.io import read
 from mlip_assets.dynamics import run_walkers
 from mlip_assets.trajectory import Trajectory
 from mlip_assets.trajectory import trajectory as storage
-from mlip_assets.trajectory.trajectory import PartWriter, trajectory_at
+from mlip_assets.trajectory.trajectory import SCALAR_COLUMNS, PartWriter, trajectory_at
 from tests.dynamics.oscillators import Harmonic, columns, same, walkers
 
 HERE = Path(__file__).parents[1] / "dynamics"
@@ -156,3 +156,43 @@ def test_a_full_disk(tmp_path, small_disk):
     subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
     assert_safe(outcome, small_disk, tmp_path)
     assert os.statvfs(small_disk).f_bavail > 0
+
+
+def test_to_dataframe_has_scalars_and_units(trajectory):
+    table = trajectory.to_dataframe()
+    assert table.columns.tolist() == list(SCALAR_COLUMNS)
+    scalars = trajectory.scalars()
+    for name in SCALAR_COLUMNS:
+        expected = scalars[name].to_pandas()
+        assert table[name].equals(expected), name
+
+
+def test_to_dataframe_reads_a_part_in_the_given_order(trajectory):
+    ids = [1_000_000_600, 3, 1200, 3]
+    table = trajectory.to_dataframe(["frame_id", "energy_eV"], ids)
+    assert table["frame_id"].tolist() == ids
+    assert np.array_equal(table["energy_eV"], trajectory.column("energy_eV", np.array(ids)))
+    every_tenth = trajectory.to_dataframe(["frame_id"], slice(None, None, 10))["frame_id"]
+    assert every_tenth.tolist() == trajectory.scalars()["frame_id"].to_pylist()[::10]
+    assert trajectory.to_dataframe(frame_ids=slice(0, 0)).empty
+
+
+def test_to_dataframe_shapes_atoms_and_cells(trajectory):
+    names = ["cell", "pbc", "numbers", "positions", "forces"]
+    table = trajectory.to_dataframe(names, [3, 600])
+    assert table.columns.tolist() == ["cell_A", "pbc", "numbers", "positions_A", "forces_eV_per_A"]
+    for (_, row), atoms in zip(
+        table.iterrows(), trajectory.iter_frames([3, 600], with_results=True), strict=True
+    ):
+        assert np.array_equal(row["cell_A"], atoms.cell.array)
+        assert np.array_equal(row["pbc"], atoms.pbc)
+        assert np.array_equal(row["numbers"], atoms.numbers)
+        assert np.array_equal(row["positions_A"], atoms.positions)
+        assert np.array_equal(row["forces_eV_per_A"], atoms.get_forces())
+
+
+def test_to_dataframe_names_what_is_missing(trajectory):
+    with pytest.raises(KeyError, match="charge"):
+        trajectory.to_dataframe(["energy_eV", "charge"])
+    with pytest.raises(KeyError, match="4"):
+        trajectory.to_dataframe(frame_ids=[3, 4])
