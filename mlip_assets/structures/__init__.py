@@ -1,4 +1,8 @@
-"""Starting structures: prototypes known by composition, and the seeds of a campaign."""
+"""Starting structures: tabulated crystals and molecules, and the seeds of a campaign.
+
+:mod:`~mlip_assets.structures.seeds` reads the campaign; the other modules build one kind of
+structure each, independent of campaigns.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random alloys: the sites of one lattice, shared out among elements at random."""
+"""Random alloys: elements distributed at random over the sites of one lattice."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ from mlip_assets.structures.prototypes import UnknownPrototypeError, find_protot
 
 
 def parent_lattice(formula: dict[str, int]) -> Atoms:
-    """Unit cell of the commonest element's crystal, with the mean volume an atom of all of them.
+    """Unit cell of the most abundant element's crystal, with the mean atomic volume of the alloy.
 
-    The mean is weighted by composition (Zen's law, Vegard's for volumes); elements whose crystal is
-    not known are left out of it.
+    The mean of the elements' atomic volumes is weighted by composition (Zen's law, which is Vegard's
+    for volumes). Elements without a tabulated crystal are left out of it.
+
+    Parameters
+    ----------
+    formula
+        Atoms of each element in one formula unit. Of elements of equal number, the lightest gives
+        the lattice.
+
+    Returns
+    -------
+    Atoms
+        Periodic, all sites occupied by the most abundant element; lengths in Å.
 
     Raises
     ------
     UnknownPrototypeError
-        The crystal of the commonest element is not known; the message says what to give instead.
+        No crystal of the most abundant element is tabulated; the message names alternatives.
     """
-    commonest = max(sorted(formula, key=atomic_numbers.__getitem__), key=formula.__getitem__)
+    most_abundant = max(sorted(formula, key=atomic_numbers.__getitem__), key=formula.__getitem__)
     try:
-        lattice = find_prototype(commonest)
+        lattice = find_prototype(most_abundant)
     except UnknownPrototypeError as error:
         raise UnknownPrototypeError(
-            f"a random alloy takes the lattice of its commonest element, but {error}"
+            f"a random alloy uses the lattice of its most abundant element, but {error}"
         ) from error
     volumes, weights = [], []
     for symbol, count in formula.items():
@@ -35,15 +46,25 @@ def parent_lattice(formula: dict[str, int]) -> Atoms:
             continue
         volumes.append(crystal.get_volume() / len(crystal))
         weights.append(count)
-    wanted = float(np.average(volumes, weights=weights)) * len(lattice)
-    lattice.set_cell(lattice.cell * (wanted / lattice.get_volume()) ** (1 / 3), scale_atoms=True)
+    volume_A3 = float(np.average(volumes, weights=weights)) * len(lattice)
+    lattice.set_cell(lattice.cell * (volume_A3 / lattice.get_volume()) ** (1 / 3), scale_atoms=True)
     return lattice
 
 
 def decorate(lattice: Atoms, formula: dict[str, int], rng: np.random.Generator) -> Atoms:
-    """Put elements on sites at random, in numbers as near to the formula as whole atoms allow.
+    """Distribute elements over the sites at random, in numbers that approximate the formula.
 
-    Shares are rounded by largest remainder, the lighter element first among equals.
+    The numbers of atoms are rounded by the largest-remainder method, the lighter element first among
+    equal remainders; each element has at least one atom.
+
+    Parameters
+    ----------
+    lattice
+        Its sites; their elements are replaced.
+    formula
+        Atoms of each element in one formula unit.
+    rng
+        Draws the permutation of the sites.
 
     Raises
     ------
@@ -53,13 +74,13 @@ def decorate(lattice: Atoms, formula: dict[str, int], rng: np.random.Generator) 
     symbols = sorted(formula, key=atomic_numbers.__getitem__)
     if len(lattice) < len(symbols):
         raise ValueError(
-            f"{len(lattice)} sites cannot hold {len(symbols)} elements; raise seeds.alloy_atoms"
+            f"{len(lattice)} sites are too few for {len(symbols)} elements; raise seeds.alloy_atoms"
         )
     shares = np.array([formula[s] for s in symbols]) / sum(formula.values()) * len(lattice)
     counts = np.floor(shares + 1e-9).astype(int)
-    left = len(lattice) - int(counts.sum())
-    counts[np.argsort(-(shares - counts), kind="stable")[:left]] += 1
-    while not counts.all():  # of each at least one
+    remaining = len(lattice) - int(counts.sum())
+    counts[np.argsort(-(shares - counts), kind="stable")[:remaining]] += 1
+    while not counts.all():  # at least one of each
         counts[counts.argmin()] += 1
         counts[counts.argmax()] -= 1
     alloy: Atoms = lattice.copy()

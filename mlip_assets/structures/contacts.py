@@ -1,4 +1,4 @@
-"""Contacts: how near atoms are to each other, in units of their covalent radii."""
+"""Contacts: pairs of close atoms, by their distance over the sum of their covalent radii."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ase.data import covalent_radii
 from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 
-#: The search sorts atoms into boxes of its cut-off: a tiny one would make millions of them.
-_SHORTEST_SEARCH_A = 1.0
+#: The search bins atoms into boxes of its cut-off: a tiny one would need millions of boxes.
+_MIN_SEARCH_A = 1.0
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,26 @@ class Contact:
 
 
 def contacts(atoms: Atoms, within: float) -> tuple[Any, Any, Any, Any]:
-    """All pairs nearer than ``within`` times the sum of their covalent radii.
+    """All pairs closer than ``within`` times the sum of their covalent radii.
 
     Returns
     -------
     first, second, distances, ratios
-        One entry an ordered pair: indices, distance in Å, and that over the sum of the radii.
+        Arrays of shape (n_pairs,), one entry per ordered pair: indices of the two atoms, distance
+        in Å, and distance over the sum of the radii.
     """
     radii = covalent_radii[atoms.numbers]
-    # matscipy's list takes microseconds where ASE's takes milliseconds
+    # matscipy's neighbour list takes microseconds, ASE's milliseconds
     first, second, distances = neighbour_list(
         "ijd",
-        cutoff=max(2 * within * radii.max(), _SHORTEST_SEARCH_A),
+        cutoff=max(2 * within * radii.max(), _MIN_SEARCH_A),
         positions=atoms.positions,
         cell=complete_cell(atoms.cell),  # a molecule may have none
         pbc=atoms.pbc,
     )
     ratios = distances / (radii[first] + radii[second])
-    near = ratios < within
-    return first[near], second[near], distances[near], ratios[near]
+    close = ratios < within
+    return first[close], second[close], distances[close], ratios[close]
 
 
 def closest_contact(atoms: Atoms, within: float = 1.0) -> Contact | None:
@@ -53,13 +54,16 @@ def closest_contact(atoms: Atoms, within: float = 1.0) -> Contact | None:
     first, second, distances, ratios = contacts(atoms, within)
     if len(ratios) == 0:
         return None
-    worst = int(np.argmin(ratios))
+    smallest = int(np.argmin(ratios))
     return Contact(
-        int(first[worst]), int(second[worst]), float(distances[worst]), float(ratios[worst])
+        int(first[smallest]),
+        int(second[smallest]),
+        float(distances[smallest]),
+        float(ratios[smallest]),
     )
 
 
 def distance_ratio(atoms: Atoms) -> float:
-    """Smallest distance between two atoms over the sum of their covalent radii; inf if all ≥ 1."""
+    """Smallest distance between two atoms over the sum of their covalent radii; inf if none is < 1."""
     closest = closest_contact(atoms)
     return closest.ratio if closest else np.inf

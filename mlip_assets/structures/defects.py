@@ -1,4 +1,4 @@
-"""Point defects: an atom too many, and an atom of the wrong element."""
+"""Point defects: interstitials and antisites."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from ase.geometry import get_distances
 from numpy.typing import NDArray
 from scipy.spatial import Voronoi  # type: ignore[import-untyped]
 
-#: Atoms so far outside the cell still shape the Voronoi cells inside it.
-_WIDEST_HOLE_A = 12.0
+#: Atoms up to this distance outside the cell are included in the Voronoi construction.
+_MAX_VOID_A = 12.0
 
 
 def with_interstitial(host: Atoms, symbol: str, rng: np.random.Generator) -> Atoms:
-    """Add an atom in the roomiest hole, one of the equivalent ones at random.
+    """Add an atom at the centre of the largest void, one of the equivalent ones at random.
 
-    Room is the smallest distance to an atom over the sum of their covalent radii; where it is
-    largest, holes meet the faces of the Voronoi cells of the host, so their corners are tried.
+    The size of a void is the smallest distance from its centre to an atom over the sum of their
+    covalent radii. The candidates are the vertices of the Voronoi cells of the host.
+
+    Parameters
+    ----------
+    host
+        The crystal; it is not changed.
+    symbol
+        Element of the added atom, which is the last of the result.
+    rng
+        Draws one of the equivalent voids.
 
     Raises
     ------
@@ -26,49 +35,51 @@ def with_interstitial(host: Atoms, symbol: str, rng: np.random.Generator) -> Ato
     """
     if not host.pbc.all():
         raise ValueError("an interstitial needs a host that is periodic in all three directions")
-    corners = _voronoi_corners(host)
+    vertices = _voronoi_vertices(host)
     radii = covalent_radii[host.numbers] + covalent_radii[atomic_numbers[symbol]]
-    _, distances = get_distances(corners, host.positions, cell=host.cell, pbc=True)
-    room = (distances / radii).min(axis=1)
-    roomiest = np.flatnonzero(room > room.max() - 1e-6)
+    _, distances = get_distances(vertices, host.positions, cell=host.cell, pbc=True)
+    size = (distances / radii).min(axis=1)
+    largest = np.flatnonzero(size > size.max() - 1e-6)
     defective: Atoms = host.copy()
     defective.append(symbol)
-    defective.positions[-1] = corners[rng.choice(roomiest)]
+    defective.positions[-1] = vertices[rng.choice(largest)]
     return defective
 
 
 def with_antisite(host: Atoms, symbol: str, on: str, rng: np.random.Generator) -> Atoms:
-    """Put an atom of one element on a site of another.
+    """Replace one atom of element ``on``, chosen at random, by an atom of element ``symbol``.
 
     Raises
     ------
     ValueError
-        The host has no such site.
+        The host has no atom of element ``on``.
     """
     sites = np.flatnonzero(host.symbols == on)
     if not len(sites):
-        raise ValueError(f"there is no {on} in {host.get_chemical_formula()} to put {symbol} on")
+        raise ValueError(
+            f"there is no {on} in {host.get_chemical_formula()} to replace by {symbol}"
+        )
     defective: Atoms = host.copy()
     defective.symbols[rng.choice(sites)] = symbol
     return defective
 
 
-def _voronoi_corners(host: Atoms) -> NDArray[np.float64]:
-    """Corners of the Voronoi cells within the unit cell, each once, shape (n, 3), Å."""
+def _voronoi_vertices(host: Atoms) -> NDArray[np.float64]:
+    """Vertices of the Voronoi cells within the unit cell, each once, shape (n, 3), Å."""
     cell = host.cell.array
-    margin = np.minimum(np.linalg.norm(cell.sum(axis=0)), _WIDEST_HOLE_A) / _heights(host)
+    margin = np.minimum(np.linalg.norm(cell.sum(axis=0)), _MAX_VOID_A) / _heights(host)
     limits = np.ceil(margin).astype(int)
     shifts = np.array(list(np.ndindex(*(2 * limits + 1)))) - limits
     images = (host.get_scaled_positions()[None] + shifts[:, None]).reshape(-1, 3)
-    near = ((images > -margin) & (images < 1 + margin)).all(axis=1)
-    corners = np.linalg.solve(cell.T, Voronoi(images[near] @ cell).vertices.T).T
-    inside = corners[((corners > -1e-9) & (corners < 1 - 1e-9)).all(axis=1)]
-    _, once = np.unique(inside.round(6), axis=0, return_index=True)
-    positions: NDArray[np.float64] = inside[np.sort(once)] @ cell
+    included = ((images > -margin) & (images < 1 + margin)).all(axis=1)
+    vertices = np.linalg.solve(cell.T, Voronoi(images[included] @ cell).vertices.T).T
+    inside = vertices[((vertices > -1e-9) & (vertices < 1 - 1e-9)).all(axis=1)]
+    _, first = np.unique(inside.round(6), axis=0, return_index=True)
+    positions: NDArray[np.float64] = inside[np.sort(first)] @ cell
     return positions
 
 
 def _heights(host: Atoms) -> NDArray[np.float64]:
-    """Distances between opposite faces of the cell, Å."""
+    """Distances between opposite faces of the cell, shape (3,), Å."""
     heights: NDArray[np.float64] = 1 / np.linalg.norm(host.cell.reciprocal(), axis=1)
     return heights

@@ -1,4 +1,4 @@
-"""Melt and quench: a liquid held hot until it has forgotten its packing, then frozen to a glass."""
+"""Melt and quench: a liquid equilibrated at high temperature, then cooled to a glass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from mlip_assets.common.progress import Progress
 
 _CHECK_EVERY = 20
-_QUENCHED_K = 300.0
+_QUENCH_END_K = 300.0
 _FRICTION_PER_PS = 10.0
 
 
@@ -25,38 +25,38 @@ def melt_and_quench(
     melt_steps: int,
     quench_steps: int,
     timestep_fs: float,
-    sound: Callable[[Atoms], bool],
+    is_physical: Callable[[Atoms], bool],
     rng: np.random.Generator,
 ) -> tuple[Atoms, Atoms]:
-    """Langevin dynamics at constant volume: hold at the melt's temperature, then cool linearly.
+    """Langevin dynamics at constant volume: constant temperature of the melt, then linear cooling.
 
     Parameters
     ----------
     packed
-        A disordered start, such as :func:`mlip_assets.structures.packing.pack_liquid` gives.
+        A disordered structure, such as from :func:`mlip_assets.structures.packing.pack_liquid`.
     calculator
         ASE calculator that moves the atoms.
     melt_temperature_K, melt_steps
-        How hot, and for how many steps.
+        Temperature of the melt, and number of steps at it.
     quench_steps
-        Steps in which it cools to 300 K.
+        Number of steps of cooling to 300 K.
     timestep_fs
         Time step, fs.
-    sound
-        Whether a configuration is physical; looked at every 20 steps.
+    is_physical
+        Whether a configuration is physical; evaluated every 20 steps.
     rng
-        Draws velocities and the thermostat's noise.
+        Draws the initial velocities and the random forces of the thermostat.
 
     Returns
     -------
     tuple[Atoms, Atoms]
-        The liquid at the end of the melt, and the glass at the end of the quench. Neither carries
+        The liquid at the end of the melt, and the glass at the end of the quench, both without
         velocities.
 
     Raises
     ------
     FloatingPointError
-        The model drove atoms onto each other or to infinity.
+        A configuration is not physical, or a position is not finite.
     """
     atoms: Atoms = packed.copy()
     atoms.calc = calculator
@@ -80,13 +80,13 @@ def melt_and_quench(
             )
             dynamics.run(steps)
             progress.advance(steps)
-            if not (np.isfinite(atoms.positions).all() and sound(atoms)):
+            if not (np.isfinite(atoms.positions).all() and is_physical(atoms)):
                 raise FloatingPointError(
-                    f"{packed.get_chemical_formula()} fell together or apart {done + steps} steps "
-                    f"into the {'melt' if end_K == melt_temperature_K else 'quench'}"
+                    f"{packed.get_chemical_formula()} is unphysical after {done + steps} steps "
+                    f"of the {'melt' if end_K == melt_temperature_K else 'quench'}"
                 )
         snapshot = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         snapshot.wrap()
         return snapshot
 
-    return run(melt_steps, melt_temperature_K), run(quench_steps, _QUENCHED_K)
+    return run(melt_steps, melt_temperature_K), run(quench_steps, _QUENCH_END_K)

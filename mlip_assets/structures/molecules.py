@@ -1,4 +1,4 @@
-"""Molecules known by name: those of the G2 set (Curtiss et al., J. Chem. Phys. 106, 1063, 1997)."""
+"""Molecules by name: those of the G2 set (Curtiss et al., J. Chem. Phys. 106, 1063, 1997)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase.formula import Formula
 
 
 def find_molecule(name: str) -> Atoms:
-    """A molecule by its name in the G2 set, or by a formula that only one of them has.
+    """A molecule by its name in the G2 set, or by a formula that only one of its molecules has.
 
     Parameters
     ----------
@@ -21,15 +21,15 @@ def find_molecule(name: str) -> Atoms:
     Returns
     -------
     Atoms
-        Not periodic, without a cell; the geometry is MP2/6-31G(d)'s, Å.
+        Not periodic, without a cell; geometry of MP2/6-31G(d), Å.
 
     Raises
     ------
     ValueError
-        No molecule of that name, or several of that formula; the message names them.
+        No molecule has that name, or several have that formula; the message lists candidates.
     """
     if name in g2.names:
-        return _built(name)
+        return _molecule(name)
     try:
         counts = Formula(name).count()
     except ValueError:
@@ -38,16 +38,17 @@ def find_molecule(name: str) -> Atoms:
         known for known in g2.names if counts and g2[known].symbols.formula.count() == counts
     ]
     if len(isomers) == 1:
-        return _built(isomers[0])
+        return _molecule(isomers[0])
     if isomers:
         raise ValueError(f"'{name}' could be {', '.join(isomers)}; write one in seeds.molecules")
     near = difflib.get_close_matches(name, g2.names, 3, cutoff=0.4)
     raise ValueError(
-        f"no molecule is known as '{name}'{'; near it are ' + ', '.join(near) if near else ''}; "
-        "name a structure file of it in seeds.files and use the kind 'crystal'"
+        f"no molecule of the G2 set has the name '{name}'"
+        f"{'; similar names: ' + ', '.join(near) if near else ''}; "
+        "give a structure file of it in seeds.files and use the kind 'crystal'"
     )
 
 
-def _built(name: str) -> Atoms:
-    built = molecule(name)
-    return Atoms(built.numbers, built.positions)  # without magnetic moments
+def _molecule(name: str) -> Atoms:
+    atoms = molecule(name)
+    return Atoms(atoms.numbers, atoms.positions)  # without magnetic moments

@@ -1,4 +1,4 @@
-"""Crystal structures known by composition alone."""
+"""Crystal structures by composition, or by prototype and lattice constant."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ase.data import atomic_numbers, covalent_radii, reference_states
 from ase.formula import Formula
 from ase.spacegroup import crystal
 
-_Sites: TypeAlias = tuple[str, tuple[float, float, float]]
+_Site: TypeAlias = tuple[str, tuple[float, float, float]]
 
 #: Prototype and lattice constant (Å, room temperature). Wyckoff, *Crystal Structures*, 2nd ed.,
 #: vol. 1 (Wiley, 1963), chapter III; GaAs and InP: Vurgaftman, Meyer and Ram-Mohan,
@@ -32,7 +32,7 @@ BINARIES: dict[str, tuple[str, float]] = {
 _CUBIC = ("sc", "fcc", "bcc", "diamond")
 _OTHER_BRAVAIS = ("hcp", "bct", "rhombohedral")
 
-#: How many atoms of each element a prototype has, in ascending order.
+#: Atoms of each element in one formula unit of a prototype, in ascending order.
 _STOICHIOMETRY: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("sc", "fcc", "bcc", "hcp", "diamond"), (1,)),
     **dict.fromkeys(("rocksalt", "zincblende", "wurtzite", "cesiumchloride"), (1, 1)),
@@ -44,13 +44,13 @@ _RUTILE_C_OVER_A, _RUTILE_U = 0.66, 0.305
 
 
 class UnknownPrototypeError(ValueError):
-    """A composition whose crystal is not known here."""
+    """A composition without a tabulated crystal structure."""
 
 
 def find_prototype(
     composition: str, structure: str | None = None, lattice_constant_A: float | None = None
 ) -> Atoms:
-    """Conventional cell of the crystal that a composition is known to form, or of a named structure.
+    """Conventional cell of the tabulated crystal of a composition, or of a named prototype.
 
     Elements come from ``ase.data.reference_states`` (hcp and rhombohedral ones as their primitive
     cells), compounds from :data:`BINARIES`. The order of the elements does not matter.
@@ -60,9 +60,9 @@ def find_prototype(
     composition
         A chemical formula such as ``Si`` or ``NaCl``.
     structure
-        Such as ``rocksalt``; None: what is known.
+        Name of the prototype, such as ``rocksalt``; None: the tabulated crystal.
     lattice_constant_A
-        Of that structure, Å; given with it.
+        Lattice constant a of the prototype, Å; required with ``structure``.
 
     Returns
     -------
@@ -72,44 +72,44 @@ def find_prototype(
     Raises
     ------
     UnknownPrototypeError
-        No crystal is known for the composition, or its formula does not fit the structure; the
-        message says what to give instead.
+        No crystal is tabulated for the composition, or its formula does not match the prototype;
+        the message names alternatives.
     """
     if structure is not None and lattice_constant_A is not None:
-        return _named(composition, structure, lattice_constant_A)
+        return _build_prototype(composition, structure, lattice_constant_A)
     formula = _hill(composition)
-    for name, (known, edge_A) in BINARIES.items():
+    for name, (prototype, a_A) in BINARIES.items():
         if formula == _hill(name):
-            return bulk(name, known, a=edge_A, cubic=True)
+            return bulk(name, prototype, a=a_A, cubic=True)
     element = _element_crystal(formula)
     if element is None:
         raise UnknownPrototypeError(
-            f"no crystal prototype is known for '{composition}'; name a structure file of it in "
-            f"seeds.files, or its structure in seeds.prototype (known: most solid elements, "
+            f"no crystal structure is tabulated for '{composition}'; give a structure file in "
+            f"seeds.files, or a prototype in seeds.prototype (tabulated: most solid elements, "
             f"{', '.join(BINARIES)})"
         )
     return element
 
 
-def _named(composition: str, structure: str, a_A: float) -> Atoms:
+def _build_prototype(composition: str, structure: str, a_A: float) -> Atoms:
     counts = Formula(composition).reduce()[0].count()
     symbols = sorted(counts, key=lambda s: (counts[s], -covalent_radii[atomic_numbers[s]]))
-    wanted = _STOICHIOMETRY[structure]
-    if tuple(sorted(counts.values())) != wanted:
-        shares = " : ".join(map(str, wanted))
+    required = _STOICHIOMETRY[structure]
+    if tuple(sorted(counts.values())) != required:
+        ratio = " : ".join(map(str, required))
         raise UnknownPrototypeError(
-            f"{structure} holds elements as {shares}, which '{composition}' does not; choose another "
-            "in seeds.prototype, or name a structure file in seeds.files"
+            f"prototype {structure} has elements in the ratio {ratio}, '{composition}' has not; choose "
+            "another in seeds.prototype, or give a structure file in seeds.files"
         )
-    built = _conventional_cell(symbols, structure, a_A)
-    return Atoms(built.numbers, built.positions, cell=built.cell, pbc=True)
+    cell = _conventional_cell(symbols, structure, a_A)
+    return Atoms(cell.numbers, cell.positions, cell=cell.cell, pbc=True)
 
 
 def _conventional_cell(symbols: list[str], structure: str, a: float) -> Atoms:
-    """``symbols`` by ascending count; of two alike, the larger atom first."""
+    """``symbols`` by ascending count; of equal counts, the larger atom first."""
     match structure:
         case "perovskite":
-            sites: list[_Sites] = [
+            sites: list[_Site] = [
                 (symbols[0], (0, 0, 0)),
                 (symbols[1], (0.5, 0.5, 0.5)),
                 (symbols[2], (0.5, 0.5, 0)),
@@ -146,6 +146,6 @@ def _element_crystal(symbol: str) -> Atoms | None:
         atoms: Atoms = bulk(symbol, cubic=symmetry in _CUBIC)
     except ValueError:  # ASE lists the lattice of Se and Te without their atomic basis
         return None
-    if symmetry == "bct":  # ASE builds the skewed primitive cell
+    if symmetry == "bct":  # ASE builds the primitive cell
         atoms = make_supercell(atoms, [[0, 1, 1], [1, 0, 1], [1, 1, 0]])
     return atoms

@@ -1,11 +1,11 @@
-"""The starting structures of a campaign: one function a kind, one random stream a seed."""
+"""The starting structures of a campaign: one method per kind, one random stream per seed."""
 
 from __future__ import annotations
 
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from functools import cached_property
 from itertools import permutations
 from pathlib import Path
@@ -21,7 +21,12 @@ from mlip_assets.structures.contacts import distance_ratio
 from mlip_assets.structures.defects import with_antisite, with_interstitial
 from mlip_assets.structures.melting import melt_and_quench
 from mlip_assets.structures.molecules import find_molecule
-from mlip_assets.structures.packing import Contacts, formula_units, pack_cluster, pack_liquid
+from mlip_assets.structures.packing import (
+    ContactDistances,
+    formula_units,
+    pack_cluster,
+    pack_liquid,
+)
 from mlip_assets.structures.prototypes import UnknownPrototypeError, find_prototype
 from mlip_assets.structures.surfaces import cut_slab
 
@@ -30,19 +35,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_RATTLE_ATTEMPTS = 20
+_MAX_RATTLE_ATTEMPTS = 20
 _RELAXATION_STEPS = 60
-_RELAXED_FORCE_EV_PER_A = 1.0
-_LONGEST_STEP_A = 0.05
+_MAX_RELAXED_FORCE_EV_PER_A = 1.0
+_MAX_STEP_A = 0.05
 _REMEDY = {
     **dict.fromkeys(
         ("crystal", "vacancy", "antisite", "slab"), "check the structure file in seeds.files"
     ),
-    "strained": "use strains that compress less",
+    "strained": "use strains with less compression",
     "sheared": "use smaller shears",
-    "interstitial": "its crystal has no hole so large; leave the kind out",
+    "interstitial": "the crystal has no void of this size; leave the kind out",
     "rattled": "lower seeds.rattle_A",
-    "alloy": "name a structure file of a roomier lattice in seeds.files",
+    "alloy": "give a structure file with a larger cell in seeds.files",
     "liquid": "lower seeds.liquid_density_ratio",
     "melt_quench": "lower seeds.liquid_density_ratio",
     "cluster": "lower guards.min_distance_ratio",
@@ -51,18 +56,18 @@ _REMEDY = {
 
 
 def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[Atoms]:
-    """Build every starting structure that a campaign asks for.
+    """Build every starting structure of a campaign.
 
-    Each structure depends on the campaign's seed and its own name alone, so adding a kind leaves
-    the others as they were.
+    The random numbers of a structure depend only on the campaign's random seed and on the
+    structure's name, so that adding a kind does not change the others.
 
     Parameters
     ----------
     campaign
-        Its composition, ``seeds`` settings and ``seed``.
+        Its composition, ``seeds`` settings and ``random_seed`` are used.
     calculator
-        An ASE calculator with which the disordered seeds (liquid, cluster) are relaxed for a few
-        short steps, None leaves them as packed; ``melt_quench`` is dynamics with it.
+        ASE calculator that relaxes the disordered seeds (liquid, cluster) by a few short steps, and
+        moves the atoms of ``melt_quench``. None: random packings are not relaxed.
 
     Returns
     -------
@@ -74,14 +79,14 @@ def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[At
     Raises
     ------
     ValueError
-        No crystal is known for the composition, a structure file has partly occupied sites, the
-        settings force two atoms closer than ``guards.min_distance_ratio`` allows, or the calculator
-        does not hold the melt together.
+        No crystal is tabulated for the composition, a structure file has partly occupied sites, two
+        atoms are closer than ``guards.min_distance_ratio`` allows, or the calculator leads to an
+        unphysical melt.
     """
-    workshop = _Workshop(campaign, calculator)
+    builder = _SeedBuilder(campaign, calculator)
     seeds: list[Atoms] = []
     for kind in campaign.seeds.kinds:
-        for name, atoms in workshop.build(kind):
+        for name, atoms in builder.build(kind):
             closest = distance_ratio(atoms)
             if closest < campaign.guards.min_distance_ratio:
                 raise ValueError(
@@ -96,8 +101,8 @@ def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[At
     return seeds
 
 
-class _Workshop:
-    """What the kinds share: settings, the crystals, the calculator and the random streams."""
+class _SeedBuilder:
+    """Builds the seeds of each kind from the settings, the crystals and the calculator."""
 
     def __init__(self, campaign: Campaign, calculator: Any | None) -> None:
         self.campaign = campaign
@@ -105,6 +110,7 @@ class _Workshop:
         self.calculator = calculator
 
     def build(self, kind: str) -> Iterator[tuple[str, Atoms]]:
+        """Name and structure of every seed of one kind."""
         builders: dict[str, Callable[[], Iterator[tuple[str, Atoms]]]] = {
             "crystal": self._crystals,
             "strained": self._strained,
@@ -127,8 +133,8 @@ class _Workshop:
         """Unit cells by seed name."""
         files = self.settings.files
         if not files:
-            prototype, edge_A = self.settings.prototype, self.settings.lattice_constant_A
-            return {"crystal": find_prototype(self.campaign.composition, prototype, edge_A)}
+            prototype, a_A = self.settings.prototype, self.settings.lattice_constant_A
+            return {"crystal": find_prototype(self.campaign.composition, prototype, a_A)}
         crystals: dict[str, Atoms] = {}
         for file in files:
             stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(file).stem)
@@ -138,10 +144,11 @@ class _Workshop:
 
     @property
     def unit_cell(self) -> Atoms:
-        """The crystal that all derived seeds come from."""
+        """The crystal from which all other seeds are derived."""
         return next(iter(self.crystals.values()))
 
     def rng(self, name: str) -> np.random.Generator:
+        """Random stream of one seed."""
         return np.random.default_rng([self.campaign.random_seed, zlib.crc32(name.encode())])
 
     def _crystals(self) -> Iterator[tuple[str, Atoms]]:
@@ -161,15 +168,15 @@ class _Workshop:
             yield f"sheared-{_percent(shear)}", sheared(atoms, shear)
 
     def _defect_host(self) -> Atoms:
-        """The crystal, large enough that one missing or moved atom has neighbours of its own."""
+        """A supercell of at least three atoms, so that a defect has neighbours besides its images."""
         return near_cubic_supercell(self.unit_cell, max(self.settings.crystal_atoms, 3))
 
     def _vacancy(self) -> Iterator[tuple[str, Atoms]]:
         atoms = self._defect_host()
         if len(atoms) < 2:
             raise ValueError(
-                f"seeds.kinds: {self.settings.files[0]} holds one isolated atom, which cannot lose "
-                "one; leave out 'vacancy'"
+                f"seeds.kinds: {self.settings.files[0]} contains one isolated atom, which cannot have "
+                "a vacancy; leave out 'vacancy'"
             )
         del atoms[int(self.rng("vacancy").integers(len(atoms)))]
         yield "vacancy", atoms
@@ -186,7 +193,7 @@ class _Workshop:
 
     def _rattled(self) -> Iterator[tuple[str, Atoms]]:
         perfect, rng = self._defect_host(), self.rng("rattled")
-        for _ in range(_RATTLE_ATTEMPTS):
+        for _ in range(_MAX_RATTLE_ATTEMPTS):
             atoms = perfect.copy()
             atoms.positions += rng.normal(0, self.settings.rattle_A, atoms.positions.shape)
             if distance_ratio(atoms) >= self.campaign.guards.min_distance_ratio:
@@ -202,7 +209,7 @@ class _Workshop:
                     self.unit_cell,
                     miller,
                     thickness_A=self.settings.slab_thickness_A,
-                    at_least=self.settings.slab_atoms,
+                    min_atoms=self.settings.slab_atoms,
                     vacuum_A=self.settings.vacuum_A,
                 ),
             )
@@ -225,7 +232,7 @@ class _Workshop:
     def _melt_quench(self) -> Iterator[tuple[str, Atoms]]:
         if self.calculator is None:
             raise ValueError("seeds.kinds: 'melt_quench' needs a calculator to move the atoms")
-        settings, closest = self.settings, self.campaign.guards.min_distance_ratio
+        settings, min_ratio = self.settings, self.campaign.guards.min_distance_ratio
         start = self._relaxed(self._packed_liquid("melt_quench"), "melt_quench")
         try:
             liquid, glass = melt_and_quench(
@@ -235,13 +242,13 @@ class _Workshop:
                 melt_steps=settings.melt_steps,
                 quench_steps=settings.quench_steps,
                 timestep_fs=self.campaign.exploration.timestep_fs,
-                sound=lambda atoms: distance_ratio(atoms) >= closest,
+                is_physical=lambda atoms: distance_ratio(atoms) >= min_ratio,
                 rng=self.rng("melt_quench dynamics"),
             )
         except FloatingPointError as error:
             raise ValueError(
                 f"seed 'melt-quench': {error}; lower seeds.melt_temperature_K or "
-                "exploration.timestep_fs, or use a surrogate that knows the melt"
+                "exploration.timestep_fs, or use a surrogate that describes the melt"
             ) from error
         yield "melt-quench-liquid", liquid
         yield "melt-quench-glass", self._relaxed(glass, "melt-quench-glass")
@@ -250,23 +257,23 @@ class _Workshop:
         crystal = self.unit_cell.copy()
         if not crystal.pbc.all():
             raise ValueError(
-                "seeds.kinds: a liquid takes its density from a crystal, but "
+                "seeds.kinds: the density of a liquid is derived from a crystal, but "
                 f"{self.settings.files[0]} is not periodic in all three directions; leave out "
-                "'liquid' or name a crystal first in seeds.files"
+                "'liquid' or list a crystal first in seeds.files"
             )
         symbols = formula_units(self.campaign.formula, self.settings.liquid_atoms)
         ratio = self.settings.liquid_density_ratio
         density = ratio * crystal.get_masses().sum() / crystal.get_volume()
         volume_A3 = float(Atoms(symbols).get_masses().sum() / density)
         crystal.set_cell(crystal.cell * ratio ** (-1 / 3), scale_atoms=True)
-        return pack_liquid(symbols, volume_A3, Contacts(crystal), self.rng(name))
+        return pack_liquid(symbols, volume_A3, ContactDistances(crystal), self.rng(name))
 
     def _cluster(self) -> Iterator[tuple[str, Atoms]]:
         symbols = formula_units(self.campaign.formula, self.settings.cluster_atoms)
         try:
-            contacts = Contacts(self.unit_cell)
-        except UnknownPrototypeError:  # a molecule needs no crystal: its covalent radii will do
-            contacts = Contacts()
+            contacts = ContactDistances(self.unit_cell)
+        except UnknownPrototypeError:  # no crystal is needed: covalent radii suffice
+            contacts = ContactDistances()
         vacuum = self.settings.vacuum_A
         packed = pack_cluster(symbols, contacts, vacuum, self.rng("cluster"))
         relaxed = self._relaxed(packed, "cluster")
@@ -274,26 +281,28 @@ class _Workshop:
         yield "cluster", relaxed
 
     def _relaxed(self, packed: Atoms, name: str) -> Atoms:
-        """A few short steps downhill; the packing itself where the model pulls atoms together."""
+        """A few short relaxation steps; the packing itself where these lead to a close contact."""
         if self.calculator is None:
             return packed
         atoms: Atoms = packed.copy()
         atoms.calc = self.calculator
-        longest = _LONGEST_STEP_A * np.sqrt(len(atoms))  # FIRE bounds the norm over all atoms
-        optimiser = FIRE(atoms, logfile=None, maxstep=longest)
-        optimiser.run(fmax=_RELAXED_FORCE_EV_PER_A, steps=_RELAXATION_STEPS)
+        max_step = _MAX_STEP_A * np.sqrt(len(atoms))  # FIRE bounds the norm over all atoms
+        optimiser = FIRE(atoms, logfile=None, maxstep=max_step)
+        optimiser.run(fmax=_MAX_RELAXED_FORCE_EV_PER_A, steps=_RELAXATION_STEPS)
         atoms.calc = None
-        finite = bool(np.isfinite(atoms.positions).all())  # no list of neighbours ends without
+        finite = bool(np.isfinite(atoms.positions).all())  # a neighbour search needs it
         if finite and distance_ratio(atoms) >= self.campaign.guards.min_distance_ratio:
             return atoms
         _log.warning(
-            "seed '%s': relaxation pulled atoms together or lost them; kept as packed", name
+            "seed '%s': the relaxation led to a close contact or to infinite positions; the "
+            "unrelaxed packing is used",
+            name,
         )
         return packed
 
 
 def sheared(atoms: Atoms, shear: float) -> Atoms:
-    """Pure shear ε_xy = ε_yx = ``shear`` of cell and atoms; the volume stays."""
+    """Pure shear ε_xy = ε_yx = ``shear`` of cell and atoms, at constant volume."""
     deformation = np.eye(3)
     deformation[0, 1] = deformation[1, 0] = shear
     deformation /= np.linalg.det(deformation) ** (1 / 3)
@@ -303,14 +312,14 @@ def sheared(atoms: Atoms, shear: float) -> Atoms:
     return deformed
 
 
-def near_cubic_supercell(unit_cell: Atoms, at_least: int) -> Atoms:
-    """Repeat the shortest periodic vector until there are enough atoms.
+def near_cubic_supercell(unit_cell: Atoms, min_atoms: int) -> Atoms:
+    """Repeat the shortest periodic vector until there are at least ``min_atoms`` atoms.
 
-    A structure that is not periodic along any vector is returned as it is.
+    A structure that is not periodic along any vector is returned unchanged.
     """
     repeats = np.ones(3, dtype=int)
     lengths = unit_cell.cell.lengths()
-    while unit_cell.pbc.any() and len(unit_cell) * repeats.prod() < at_least:
+    while unit_cell.pbc.any() and len(unit_cell) * repeats.prod() < min_atoms:
         repeats[np.where(unit_cell.pbc, lengths * repeats, np.inf).round(6).argmin()] += 1
     supercell: Atoms = unit_cell.repeat(repeats)
     return supercell
@@ -323,19 +332,20 @@ def _read_crystal(file: str) -> Atoms:
     for site in atoms.info.get("occupancy", {}).values():
         if len(site) > 1 or min(site.values()) < 1:
             raise ValueError(
-                f"{file}: a site is shared or partly occupied ({site}), which one structure cannot "
-                "show; write an ordered supercell instead"
+                f"{file}: a site has mixed or partial occupancy ({site}), which one structure cannot "
+                "represent; give an ordered supercell instead"
             )
     return Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
 
 
 def _percent(strain: float) -> str:
     """``p05`` for +5 %, ``m02_5`` for −2.5 %."""
-    whole, _, rest = f"{abs(strain) * 100:.10g}".partition(".")
-    return ("m" if strain < 0 else "p") + whole.zfill(2) + (f"_{rest}" if rest else "")
+    whole, _, decimals = f"{abs(strain) * 100:.10g}".partition(".")
+    return ("m" if strain < 0 else "p") + whole.zfill(2) + (f"_{decimals}" if decimals else "")
 
 
-def _unused(name: str, taken: Any) -> str:
+def _unused(name: str, taken: Container[str]) -> str:
+    """The name, with a number if it is taken already."""
     candidate, number = name, 2
     while candidate in taken:
         candidate, number = f"{name}-{number}", number + 1

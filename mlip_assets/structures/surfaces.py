@@ -1,4 +1,4 @@
-"""Slabs: a crystal cut along a lattice plane, with vacuum on both sides."""
+"""Slabs: crystals cut along a lattice plane, with vacuum on both sides."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ def cut_slab(
     miller: tuple[int, int, int],
     *,
     thickness_A: float,
-    at_least: int,
+    min_atoms: int,
     vacuum_A: float,
 ) -> Atoms:
-    """A slab of whole crystal layers, periodic in its plane alone, normal along z.
+    """A slab of complete crystal layers, periodic in its plane only, with its normal along z.
 
     Parameters
     ----------
     crystal
-        Its cell is the one that ``miller`` refers to.
+        ``miller`` refers to its cell.
     miller
         Indices of the lattice plane.
     thickness_A
-        The slab has as many layers of the crystal as it takes to be this thick, Å.
-    at_least
-        Repeated along its shorter side in the plane until it has so many atoms.
+        Smallest thickness, Å; it determines the number of layers.
+    min_atoms
+        The slab is repeated along its shorter side in the plane until it has this number of atoms.
     vacuum_A
-        Between the outermost atoms and either face of the cell, Å.
+        Distance between the outermost atoms and either face of the cell, Å.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def cut_slab(
     layers = max(int(np.ceil(thickness_A / height - 1e-9)), 1)
     slab: Atoms = surface(crystal, miller, layers=layers)
     sides, repeats = slab.cell.lengths()[:2], np.ones(2, dtype=int)
-    while len(slab) * repeats.prod() < at_least:
+    while len(slab) * repeats.prod() < min_atoms:
         repeats[(sides * repeats).round(6).argmin()] += 1
     slab = slab.repeat((*repeats, 1))
     slab.center(vacuum=vacuum_A, axis=2)

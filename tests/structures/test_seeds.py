@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mlip_assets.campaign import Campaign
 from mlip_assets.structures import build_seeds, find_prototype
 from mlip_assets.structures.contacts import distance_ratio
-from mlip_assets.structures.packing import Contacts, pack_liquid
+from mlip_assets.structures.packing import ContactDistances, pack_liquid
 from mlip_assets.structures.seeds import near_cubic_supercell
 
 KINDS = ("crystal", "strained", "vacancy", "rattled", "liquid", "cluster")
@@ -295,14 +295,14 @@ def test_unsound_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_liquid_that_cannot_fit_says_so() -> None:
-    contacts = Contacts(bulk("Cu"))
+    contacts = ContactDistances(bulk("Cu"))
     with pytest.raises(ValueError, match=r"Cu2 does not fit.*liquid_density_ratio"):
         pack_liquid(["Cu"] * 2, 2 * 3.0, contacts, np.random.default_rng(0))
 
 
 def test_contacts_come_from_the_crystal_and_else_from_the_radii() -> None:
-    salt, vacuum = Contacts(find_prototype("NaCl")), Contacts()
+    salt, vacuum = ContactDistances(find_prototype("NaCl")), ContactDistances()
     assert salt.distance(11, 17) == pytest.approx(2.82)
     assert salt.distance(17, 17) == pytest.approx(5.64 / np.sqrt(2))
     assert vacuum.distance(1, 8) == pytest.approx(0.31 + 0.66)
-    assert Contacts(find_prototype("Ar")).distance(18, 18) == pytest.approx(5.26 / np.sqrt(2))
+    assert ContactDistances(find_prototype("Ar")).distance(18, 18) == pytest.approx(5.26 / np.sqrt(2))
