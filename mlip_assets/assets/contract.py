@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from mlip_assets.common.progress import Progress, Standing
+from mlip_assets.common.progress import Progress, ProgressReport
 
 _log = logging.getLogger(__name__)
 
@@ -100,26 +100,26 @@ def observed_progress(
     context: dg.AssetExecutionContext, label: str, total: int, unit: str
 ) -> Progress:
     """Progress of a running asset, also told as an observation every ten seconds."""
-    return Progress(label, total, unit, every_s=EVENT_EVERY_S, on_told=observed(context))
+    return Progress(label, total, unit, every_s=EVENT_EVERY_S, on_progress=observed(context))
 
 
-def observed(context: dg.AssetExecutionContext) -> Callable[[Standing], None]:
+def observed(context: dg.AssetExecutionContext) -> Callable[[ProgressReport], None]:
     """Tells the UI, as observations of the asset, how many units are done and how fast."""
 
-    def observe(standing: Standing) -> None:
+    def observe(report: ProgressReport) -> None:
         known: dict[str, float] = {
-            f"{standing.unit}_done": standing.done,
-            f"{standing.unit}_total": standing.total,
-            **standing.figures,
+            f"{report.unit}_done": report.done,
+            f"{report.unit}_total": report.total,
+            **report.metrics,
         }
-        if standing.remaining_s is not None:
-            known[f"{standing.unit}_per_s"] = float(f"{standing.rate_per_s:.3g}")
-            known["eta_s"] = round(standing.remaining_s, 1)
+        if report.remaining_s is not None:
+            known[f"{report.unit}_per_s"] = float(f"{report.rate_per_s:.3g}")
+            known["eta_s"] = round(report.remaining_s, 1)
         context.log_event(
             dg.AssetObservation(
                 context.asset_key,
                 partition=context.partition_key,
-                description=str(standing),
+                description=str(report),
                 metadata=known,
             )
         )

@@ -52,7 +52,7 @@ def descriptor_matrix(
             "n_frames": matrix.n_frames,
             "n_frames_resumed": progress.already_done,
             "n_features": matrix.n_features,
-            "frames_per_s": round(progress.standing().rate_per_s, 1),
+            "frames_per_s": round(progress.report().rate_per_s, 1),
             "n_threads": n_threads,
             "settings": campaign.descriptors.model_dump(),
             "statistics": figures.descriptor_table(matrix),

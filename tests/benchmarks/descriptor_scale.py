@@ -146,7 +146,7 @@ def describe(frames: Path, given: argparse.Namespace) -> None:
         trajectory.n_frames,
         "frames",
         every_s=0,
-        on_told=lambda _: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
+        on_progress=lambda _: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
     )
     matrix = describe_trajectory(
         trajectory, settings, ["Si"], given.describe, progress=progress, n_threads=given.threads

@@ -1,11 +1,11 @@
-"""Progress is told with rate and time to go, and not too often."""
+"""Progress reports units done, rate and time remaining, at the given interval."""
 
 import logging
 
-from mlip_assets.common.progress import Progress, Standing
+from mlip_assets.common.progress import Progress, ProgressReport
 
 
-def test_sentences(caplog):
+def test_progress_logs_done_rate_and_eta_once_per_interval(caplog):
     caplog.set_level(logging.INFO)
     now = [0.0]
     progress = Progress("MD", 100, "steps", already_done=20, every_s=5, clock=lambda: now[0])
@@ -19,45 +19,46 @@ def test_sentences(caplog):
     assert len(lines) == 1 + 8
 
 
-def test_figures_are_told_as_often_as_sentences_and_what_was_done_before_is_no_speed():
-    now, told = [0.0], []
+def test_progress_excludes_skipped_units_from_rate():
+    now: list[float] = [0.0]
+    reports: list[ProgressReport] = []
     progress = Progress(
-        "SOAP", 100, "frames", every_s=10, on_told=told.append, clock=lambda: now[0]
+        "SOAP", 100, "frames", every_s=10, on_progress=reports.append, clock=lambda: now[0]
     )
     progress.skip(40)
     for _ in range(60):
         now[0] += 0.5
         progress.advance()
-    assert [standing.done for standing in told] == [60, 80, 100]
-    assert told[0] == Standing("SOAP", "frames", 60, 100, told[0].rate_per_s)
-    assert abs(told[0].rate_per_s - 2) < 0.15
-    assert abs(told[0].remaining_s - 20) < 1.5
-    assert told[-1].remaining_s == 0
+    assert [report.done for report in reports] == [60, 80, 100]
+    assert reports[0] == ProgressReport("SOAP", "frames", 60, 100, reports[0].rate_per_s)
+    assert abs(reports[0].rate_per_s - 2) < 0.15
+    assert abs(reports[0].remaining_s - 20) < 1.5
+    assert reports[-1].remaining_s == 0
     assert progress.already_done == 40
 
 
-def test_what_the_last_unit_was_like_is_told_with_the_rest():
-    told = []
-    progress = Progress("training", 3, "epochs", every_s=0, on_told=told.append)
+def test_progress_reports_metrics_of_last_unit():
+    reports: list[ProgressReport] = []
+    progress = Progress("training", 3, "epochs", every_s=0, on_progress=reports.append)
     progress.advance(loss=0.123456)
     progress.advance()
-    assert told[0].figures == {"loss": 0.123456}
-    assert str(told[0]).startswith("training: 1/3 epochs (33 %), loss 0.1235, ")
-    assert told[1].figures == {}
+    assert reports[0].metrics == {"loss": 0.123456}
+    assert str(reports[0]).startswith("training: 1/3 epochs (33 %), loss 0.1235, ")
+    assert reports[1].metrics == {}
 
 
-def test_without_anything_done_there_is_no_rate():
-    told = []
-    Progress("SOAP", 10, "frames", on_told=told.append).skip(10)
-    assert [str(standing) for standing in told] == ["SOAP: 10/10 frames (100 %)"]
-    assert told[0].remaining_s is None
+def test_progress_has_no_rate_before_first_unit():
+    reports: list[ProgressReport] = []
+    Progress("SOAP", 10, "frames", on_progress=reports.append).skip(10)
+    assert [str(report) for report in reports] == ["SOAP: 10/10 frames (100 %)"]
+    assert reports[0].remaining_s is None
 
 
-def test_what_ends_before_its_time_is_told_once():
-    told = []
-    progress = Progress("training", 10, "epochs", every_s=1e9, on_told=told.append)
+def test_progress_reports_early_end_once():
+    reports: list[ProgressReport] = []
+    progress = Progress("training", 10, "epochs", every_s=1e9, on_progress=reports.append)
     progress.advance(4)
     progress.end()
     progress.advance(6)
     progress.end()
-    assert [standing.done for standing in told] == [4, 10]
+    assert [report.done for report in reports] == [4, 10]

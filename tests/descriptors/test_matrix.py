@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from mlip_assets.campaign import DescriptorSettings
-from mlip_assets.common.progress import Progress, Standing
+from mlip_assets.common.progress import Progress, ProgressReport
 from mlip_assets.descriptors import (
     DescriptorMatrix,
     describe_size,
@@ -237,8 +237,8 @@ def test_interrupted_work_is_resumed_to_the_same_bytes(tmp_path: Path, root: str
         DescriptorMatrix(folder).to_numpy()
     before = {file.name: file.stat().st_mtime for file in folder.glob("*.parquet")}
     assert len(before) == 2
-    told: list[Standing] = []
-    progress = Progress("SOAP", 29, "frames", on_told=told.append, every_s=0)
+    told: list[ProgressReport] = []
+    progress = Progress("SOAP", 29, "frames", on_progress=told.append, every_s=0)
     describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], folder, progress=progress)
     assert (progress.already_done, progress.done) == (16, 29)
     assert told[1].rate_per_s == 0 < told[2].rate_per_s
@@ -344,11 +344,11 @@ def test_memory_does_not_grow_with_the_number_of_frames(
 
     peaks: list[int] = []
 
-    def look(_: Standing) -> None:
+    def look(_: ProgressReport) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes())
         tracemalloc.reset_peak()
 
-    progress = Progress("SOAP", 200 * 256, "frames", every_s=0, on_told=look)
+    progress = Progress("SOAP", 200 * 256, "frames", every_s=0, on_progress=look)
     tracemalloc.start()
     try:
         matrix = describe_trajectory(Endless(), SETTINGS, ["Si", "C"], tmp_path, progress=progress)
