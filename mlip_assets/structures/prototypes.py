@@ -96,10 +96,12 @@ def _build_prototype(composition: str, structure: str, a_A: float) -> Atoms:
     symbols = sorted(counts, key=lambda s: (counts[s], -covalent_radii[atomic_numbers[s]]))
     required = _STOICHIOMETRY[structure]
     if tuple(sorted(counts.values())) != required:
-        ratio = " : ".join(map(str, required))
+        ratio = "one element"
+        if len(required) > 1:
+            ratio = f"elements in the ratio {' : '.join(map(str, required))}"
         raise UnknownPrototypeError(
-            f"prototype {structure} has elements in the ratio {ratio}, '{composition}' has not; choose "
-            "another in seeds.prototype, or give a structure file in seeds.files"
+            f"prototype {structure} needs {ratio}, unlike '{composition}'; choose another "
+            "prototype in seeds.prototype, or give a structure file in seeds.files"
         )
     cell = _conventional_cell(symbols, structure, a_A)
     return Atoms(cell.numbers, cell.positions, cell=cell.cell, pbc=True)

@@ -1,4 +1,4 @@
-"""Each kind of seed is what its name says: counts, composition, distances, strain, vacuum."""
+"""Each kind of seed: number of atoms, composition, distances, strain and vacuum."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def campaign(composition: str = "Si", seed: int = 0, **seeds: Any) -> Campaign:
     return Campaign(name="test", composition=composition, random_seed=seed, seeds=seeds)
 
 
-def built(composition: str, kind: str, *, calculator: Any = None, **seeds: Any) -> dict[str, Atoms]:
-    wanted = campaign(composition, kinds=(kind,), **seeds)
-    made = build_seeds(wanted, calculator=calculator)
-    assert len(made) == wanted.n_seeds
+def build(composition: str, kind: str, *, calculator: Any = None, **seeds: Any) -> dict[str, Atoms]:
+    settings = campaign(composition, kinds=(kind,), **seeds)
+    made = build_seeds(settings, calculator=calculator)
+    assert len(made) == settings.n_seeds
     assert {atoms.info["seed_kind"] for atoms in made} == {kind}
     return {atoms.info["seed_name"]: atoms for atoms in made}
 
@@ -46,8 +46,10 @@ def nearest(atoms: Atoms) -> float:
     ("composition", "seed", "digest"),
     [("Si", 0, "f70ee76130be906a"), ("NaCl", 7, "ef2cfe217ef88aca")],
 )
-def test_default_seeds_stay_what_they_were(composition: str, seed: int, digest: str) -> None:
-    """Digests of the seeds of the first release; labels already paid for depend on them."""
+def test_default_seeds_equal_those_of_first_release(
+    composition: str, seed: int, digest: str
+) -> None:
+    """Digests of the seeds of the first release; labels in existing ledgers depend on them."""
     found = hashlib.sha256()
     for atoms in build_seeds(campaign(composition, seed)):
         found.update(atoms.info["seed_name"].encode())
@@ -60,11 +62,11 @@ def test_default_seeds_stay_what_they_were(composition: str, seed: int, digest: 
 
 @pytest.mark.parametrize("shear", [-0.1, 0.05, 0.2])
 @pytest.mark.parametrize("composition", ["MgO", "Mg"])
-def test_shear_keeps_the_volume_and_has_the_strain_asked_for(
+def test_sheared_crystal_has_requested_strain_and_constant_volume(
     composition: str, shear: float
 ) -> None:
-    (crystal,) = built(composition, "crystal").values()
-    (sheared,) = built(composition, "sheared", shears=(shear,)).values()
+    (crystal,) = build(composition, "crystal").values()
+    (sheared,) = build(composition, "sheared", shears=(shear,)).values()
     assert sheared.get_volume() == pytest.approx(crystal.get_volume(), rel=1e-12)
     deformation = np.linalg.solve(crystal.cell.array, sheared.cell.array)
     assert deformation == pytest.approx(deformation.T)  # a strain, without a rotation
@@ -77,15 +79,15 @@ def test_shear_keeps_the_volume_and_has_the_strain_asked_for(
     ("composition", "distance_A", "n_neighbours"),
     [
         ("Cu", 3.61 / 2, 6),  # octahedral
-        ("Si", 5.43 * 3**0.5 / 4, 4),  # tetrahedral, as far as a bond is long
+        ("Si", 5.43 * 3**0.5 / 4, 4),  # tetrahedral, at the bond length
         ("Fe", 2.87 * 5**0.5 / 4, 4),  # tetrahedral in bcc
     ],
 )
-def test_interstitial_sits_in_the_largest_hole(
+def test_interstitial_occupies_the_largest_void(
     composition: str, distance_A: float, n_neighbours: int
 ) -> None:
-    (crystal,) = built(composition, "crystal", crystal_atoms=32).values()
-    (defective,) = built(composition, "interstitial", crystal_atoms=32).values()
+    (crystal,) = build(composition, "crystal", crystal_atoms=32).values()
+    (defective,) = build(composition, "interstitial", crystal_atoms=32).values()
     assert len(defective) == len(crystal) + 1
     assert defective.positions[:-1] == pytest.approx(crystal.positions)
     others = list(range(len(crystal)))
@@ -94,33 +96,34 @@ def test_interstitial_sits_in_the_largest_hole(
     assert distances[n_neighbours] > distance_A * 1.05
 
 
-def test_an_interstitial_of_each_element_at_a_random_one_of_the_equivalent_holes() -> None:
-    made = built("NaCl", "interstitial", crystal_atoms=64)
+def test_interstitials_of_each_element_in_random_equivalent_voids() -> None:
+    made = build("NaCl", "interstitial", crystal_atoms=64)
     counts = {name: atoms.symbols.formula.count() for name, atoms in made.items()}
     assert counts == {
         "interstitial-Na": {"Na": 33, "Cl": 32},
         "interstitial-Cl": {"Na": 32, "Cl": 33},
     }
-    places = {
+    positions = {
         tuple(
             with_interstitial(bulk("Cu", cubic=True), "Cu", np.random.default_rng(n)).positions[-1]
         )
         for n in range(40)
     }
-    assert len(places) == 4  # octahedral holes of the conventional cell
+    assert len(positions) == 4  # octahedral voids of the conventional cell
 
 
-def test_interstitial_in_a_skewed_cell_is_as_roomy_as_in_the_straight_one() -> None:
+def test_interstitial_does_not_depend_on_the_choice_of_cell() -> None:
     rng = np.random.default_rng(0)
-    skewed = bulk("Cu").repeat((4, 2, 3))
-    straight = bulk("Cu", cubic=True).repeat(2)
-    ratios = [distance_ratio(with_interstitial(host, "Cu", rng)) for host in (skewed, straight)]
+    primitive = bulk("Cu").repeat((4, 2, 3))
+    conventional = bulk("Cu", cubic=True).repeat(2)
+    hosts = (primitive, conventional)
+    ratios = [distance_ratio(with_interstitial(host, "Cu", rng)) for host in hosts]
     assert ratios[0] == pytest.approx(ratios[1])
 
 
-def test_antisite_changes_one_atom_of_the_right_element() -> None:
-    made = built("GaAs", "antisite", crystal_atoms=64)
-    (crystal,) = built("GaAs", "crystal", crystal_atoms=64).values()
+def test_antisite_replaces_one_atom_of_the_named_element() -> None:
+    made = build("GaAs", "antisite", crystal_atoms=64)
+    (crystal,) = build("GaAs", "crystal", crystal_atoms=64).values()
     assert set(made) == {"antisite-Ga-on-As", "antisite-As-on-Ga"}
     for name, atoms in made.items():
         _, symbol, _, on = name.split("-")
@@ -140,8 +143,10 @@ def test_antisite_changes_one_atom_of_the_right_element() -> None:
     ],
 )
 @pytest.mark.parametrize("thickness_A", [3.0, 9.0])
-def test_slab(composition: str, miller: Any, layer_A: float | None, thickness_A: float) -> None:
-    made = built(
+def test_slab_thickness_vacuum_and_stoichiometry(
+    composition: str, miller: Any, layer_A: float | None, thickness_A: float
+) -> None:
+    made = build(
         composition,
         "slab",
         surfaces=(miller,),
@@ -160,7 +165,7 @@ def test_slab(composition: str, miller: Any, layer_A: float | None, thickness_A:
     assert slab.positions[:, 2].min() == pytest.approx(5.0)
     assert slab.cell[2, 2] - slab.positions[:, 2].max() == pytest.approx(5.0)
     assert np.abs(slab.cell.array[2, :2]).max() < 1e-9
-    # area times thickness is the volume that so many atoms have in the crystal
+    # area times thickness is the volume of the same number of atoms in the crystal
     area = np.linalg.norm(np.cross(slab.cell[0], slab.cell[1]))
     thickness = len(slab) * crystal.get_volume() / len(crystal) / area
     assert thickness >= thickness_A - 1e-6
@@ -168,14 +173,14 @@ def test_slab(composition: str, miller: Any, layer_A: float | None, thickness_A:
         layers = thickness / layer_A
         assert layers == pytest.approx(round(layers), abs=2e-3)
         assert thickness < thickness_A + layer_A + 1e-6
-    # its plane is the one asked for: the spacing of a commensurate cut, and whole bonds across it
+    # a cut along the requested plane leaves the shortest distance unchanged
     assert nearest(slab) == pytest.approx(nearest(crystal), rel=1e-6)
     sides = slab.cell.lengths()[:2]
     assert sides.max() / sides.min() < 3.5
 
 
-def test_every_surface_is_a_seed_of_its_own() -> None:
-    made = built("Cu", "slab", surfaces=((1, 0, 0), (1, 1, 1), (1, -1, 0)))
+def test_each_surface_gives_one_slab() -> None:
+    made = build("Cu", "slab", surfaces=((1, 0, 0), (1, 1, 1), (1, -1, 0)))
     assert list(made) == ["slab-1-0-0", "slab-1-1-1", "slab-1-m1-0"]
     areas = [np.linalg.norm(np.cross(a.cell[0], a.cell[1])) / len(a) for a in made.values()]
     assert len({round(area, 6) for area in areas}) > 1
@@ -188,7 +193,7 @@ def test_every_surface_is_a_seed_of_its_own() -> None:
     n_sites=st.integers(4, 60),
     seed=st.integers(0, 99),
 )
-def test_alloy_composition_is_the_nearest_to_the_formula(
+def test_alloy_composition_is_closest_to_the_formula(
     formula: dict[str, int], n_sites: int, seed: int
 ) -> None:
     lattice = Atoms("Cu", cell=[2.5] * 3, pbc=True).repeat((n_sites, 1, 1))
@@ -196,15 +201,15 @@ def test_alloy_composition_is_the_nearest_to_the_formula(
     counts = alloy.symbols.formula.count()
     assert sum(counts.values()) == n_sites
     assert set(counts) == set(formula)
-    whole = sum(formula.values())
-    exact = {symbol: n_sites * n / whole for symbol, n in formula.items()}
+    total = sum(formula.values())
+    exact = {symbol: n_sites * n / total for symbol, n in formula.items()}
     if min(exact.values()) >= 1:
         assert all(abs(counts[s] - exact[s]) < 1 for s in formula)
     assert np.array_equal(alloy.positions, lattice.positions)
 
 
-def test_random_alloy_takes_the_lattice_of_the_commonest_element_and_the_mean_volume() -> None:
-    (alloy,) = built("Cu3Au", "alloy", alloy_atoms=32).values()
+def test_alloy_has_lattice_of_most_abundant_element_and_mean_volume() -> None:
+    (alloy,) = build("Cu3Au", "alloy", alloy_atoms=32).values()
     assert alloy.symbols.formula.count() == {"Cu": 24, "Au": 8}
     volumes = {s: find_prototype(s).get_volume() / 4 for s in ("Cu", "Au")}
     mean = 0.75 * volumes["Cu"] + 0.25 * volumes["Au"]
@@ -215,20 +220,20 @@ def test_random_alloy_takes_the_lattice_of_the_commonest_element_and_the_mean_vo
     assert other.positions == pytest.approx(alloy.positions)
 
 
-def test_alloy_on_a_lattice_from_a_file(tmp_path: Path) -> None:
+def test_alloy_uses_the_lattice_of_a_structure_file(tmp_path: Path) -> None:
     ordered = bulk("CuAu", "cesiumchloride", a=3.1)
     write(tmp_path / "b2.xyz", ordered, format="extxyz")
     files = (str(tmp_path / "b2.xyz"),)
-    (alloy,) = built("CuAu", "alloy", files=files, alloy_atoms=54).values()
+    (alloy,) = build("CuAu", "alloy", files=files, alloy_atoms=54).values()
     assert alloy.symbols.formula.count() == {"Cu": 27, "Au": 27}
     bonds = neighbor_list("ij", alloy, 2.8)
     alike = np.mean(alloy.numbers[bonds[0]] == alloy.numbers[bonds[1]])
-    assert 0.3 < alike < 0.7  # in the ordered file, none
-    with pytest.raises(ValueError, match="commonest element"):
+    assert 0.3 < alike < 0.7  # none in the ordered file
+    with pytest.raises(ValueError, match="most abundant element"):
         parent_lattice({"O": 2, "Ti": 1})
 
 
-def test_melt_and_quench_gives_a_liquid_and_a_colder_glass() -> None:
+def test_melt_quench_gives_a_liquid_and_a_glass_of_lower_energy() -> None:
     settings = {
         "liquid_atoms": 32,
         "melt_temperature_K": 3000,
@@ -236,7 +241,7 @@ def test_melt_and_quench_gives_a_liquid_and_a_colder_glass() -> None:
         "quench_steps": 250,
         "liquid_density_ratio": 0.9,
     }
-    made = built("Cu", "melt_quench", calculator=EMT(), **settings)
+    made = build("Cu", "melt_quench", calculator=EMT(), **settings)
     assert list(made) == ["melt-quench-liquid", "melt-quench-glass"]
     energies = []
     for atoms in made.values():
@@ -244,18 +249,20 @@ def test_melt_and_quench_gives_a_liquid_and_a_colder_glass() -> None:
         assert set(atoms.arrays) == {"numbers", "positions"}  # no velocities
         assert atoms.get_volume() == pytest.approx(32 * 3.61**3 / 4 / 0.9)
         assert distance_ratio(atoms) > 0.55
-        assert neighbor_list("d", atoms, 2.9).std() > 0.1  # no shells of a crystal
+        assert neighbor_list("d", atoms, 2.9).std() > 0.1  # no coordination shells of a crystal
         atoms.calc = EMT()
         energies.append(atoms.get_potential_energy() / 32)
     thermal = 1.5 * 8.617e-5 * (3000 - 300)
     assert energies[0] - energies[1] > thermal / 2
-    again = built("Cu", "melt_quench", calculator=EMT(), **settings)
+    again = build("Cu", "melt_quench", calculator=EMT(), **settings)
     for one, other in zip(made.values(), again.values(), strict=True):
         assert np.array_equal(one.positions, other.positions)
 
 
-class Broken(Calculator):
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - ASE's own way
+class ContractingCalculator(Calculator):
+    """Forces towards the centre of mass, proportional to the distance."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - as ASE declares it
 
     def __init__(self, force: float) -> None:
         super().__init__()
@@ -268,15 +275,21 @@ class Broken(Calculator):
 
 
 @pytest.mark.parametrize("force", [np.nan, 20.0])
-def test_a_model_that_does_not_hold_the_melt_is_told(force: float) -> None:
-    with pytest.raises(ValueError, match=r"steps into the melt; lower seeds\.melt_temperature_K"):
-        built("Cu", "melt_quench", calculator=Broken(force), melt_steps=200, liquid_atoms=16)
+def test_melt_quench_reports_an_unphysical_melt(force: float) -> None:
+    with pytest.raises(ValueError, match=r"steps of the melt; lower seeds\.melt_temperature_K"):
+        build(
+            "Cu",
+            "melt_quench",
+            calculator=ContractingCalculator(force),
+            melt_steps=200,
+            liquid_atoms=16,
+        )
     with pytest.raises(ValueError, match="needs a calculator"):
-        built("Cu", "melt_quench")
+        build("Cu", "melt_quench")
 
 
-def test_molecule_in_a_box() -> None:
-    made = built("C2H6O", "molecule", molecules=("CH3CH2OH", "CH3OCH3"), vacuum_A=6.0)
+def test_molecule_is_centred_in_its_box() -> None:
+    made = build("C2H6O", "molecule", molecules=("CH3CH2OH", "CH3OCH3"), vacuum_A=6.0)
     assert list(made) == ["molecule-CH3CH2OH", "molecule-CH3OCH3"]
     for name, atoms in made.items():
         assert atoms.get_chemical_formula() == "C2H6O"
@@ -285,28 +298,28 @@ def test_molecule_in_a_box() -> None:
         assert atoms.cell.lengths() - atoms.positions.max(axis=0) == pytest.approx(6.0)
         reference = molecule(name.removeprefix("molecule-"))
         assert atoms.get_all_distances() == pytest.approx(reference.get_all_distances())
-    (water,) = built("H2O", "molecule").values()
+    (water,) = build("H2O", "molecule").values()
     assert water.get_distances(0, [1, 2]) == pytest.approx(0.969, abs=0.002)
 
 
-def test_molecules_by_name_and_formula() -> None:
+def test_find_molecule_by_name_and_formula() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in g2.names)
     assert find_molecule("OH2").get_chemical_formula() == "H2O"
     with pytest.raises(ValueError, match=r"could be .*CH3CH2OH.*seeds\.molecules"):
         find_molecule("C2H6O")
-    with pytest.raises(ValueError, match=r"near it are .*CH3OH"):
+    with pytest.raises(ValueError, match=r"similar names: .*CH3OH"):
         find_molecule("CH3OHH")
 
 
 @pytest.mark.parametrize("kind", ["slab", "interstitial"])
-def test_what_needs_a_crystal_says_so_of_a_molecule(tmp_path: Path, kind: str) -> None:
+def test_slab_and_interstitial_refuse_a_molecule(tmp_path: Path, kind: str) -> None:
     write(tmp_path / "water.xyz", molecule("H2O"))
     with pytest.raises(ValueError, match="periodic in"):
-        built("H2O", kind, files=(str(tmp_path / "water.xyz"),))
+        build("H2O", kind, files=(str(tmp_path / "water.xyz"),))
 
 
 @pytest.mark.parametrize(
-    ("composition", "seeds", "said"),
+    ("composition", "seeds", "message"),
     [
         ("Si", "kinds: [alloy]", "'alloy' needs at least two elements"),
         ("Si", "kinds: [crystal, antisite]", "'antisite' needs at least two elements"),
@@ -316,24 +329,24 @@ def test_what_needs_a_crystal_says_so_of_a_molecule(tmp_path: Path, kind: str) -
         (
             "Si",
             "{prototype: rocksalt, lattice_constant_A: 5}",
-            "seeds.prototype: rocksalt holds elements as 1 : 1",
+            "seeds.prototype: prototype rocksalt needs elements in the ratio 1 : 1",
         ),
         ("Si", "prototype: diamnd", "did you mean 'diamond'"),
         ("C2H6O", "kinds: [molecule]", "seeds.molecules: 'C2H6O' could be"),
         ("H2O", "{kinds: [molecule], molecules: [CH4]}", "CH4 contains C, which the composition"),
-        ("SiO2", "kinds: [alloy]", "a random alloy takes the lattice of its commonest element"),
-        ("Cu3Au", "kinds: [alloy, crystal]", "no crystal prototype is known for 'Cu3Au'"),
+        ("SiO2", "kinds: [alloy]", "a random alloy uses the lattice of its most abundant element"),
+        ("Cu3Au", "kinds: [alloy, crystal]", "no crystal structure is tabulated for 'Cu3Au'"),
     ],
 )
-def test_impossible_seeds_are_told_before_any_compute(
-    tmp_path: Path, composition: str, seeds: str, said: str
+def test_load_reports_impossible_seeds(
+    tmp_path: Path, composition: str, seeds: str, message: str
 ) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"name: mine\ncomposition: {composition}\nseeds:\n  {seeds}\nsampling: {{n_samples: 1}}\n"
     )
     with pytest.raises(CampaignError) as error:
         load(tmp_path / "mine.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -347,11 +360,11 @@ def test_impossible_seeds_are_told_before_any_compute(
         ),
     ],
 )
-def test_possible_seeds_are_built(tmp_path: Path, composition: str, seeds: str) -> None:
+def test_build_seeds_of_unusual_kinds(tmp_path: Path, composition: str, seeds: str) -> None:
     (tmp_path / "mine.yaml").write_text(
         f"name: mine\ncomposition: {composition}\nseeds:\n  {seeds}\nsampling: {{n_samples: 1}}\n"
     )
-    wanted = load(tmp_path / "mine.yaml")
-    made = build_seeds(wanted)
-    assert len(made) == wanted.n_seeds
+    settings = load(tmp_path / "mine.yaml")
+    made = build_seeds(settings)
+    assert len(made) == settings.n_seeds
     assert len({atoms.info["seed_name"] for atoms in made}) == len(made)

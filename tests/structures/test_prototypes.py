@@ -1,3 +1,5 @@
+"""Crystal structures by composition and by prototype, checked by their space groups."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,7 +14,7 @@ from mlip_assets.structures.prototypes import BINARIES
 
 
 @pytest.mark.parametrize("symbol", ["Si", "C", "Al", "Cu", "Ar", "Fe", "Na", "Po"])
-def test_cubic_element_has_the_lattice_constant_of_ase(symbol: str) -> None:
+def test_find_prototype_of_cubic_element_has_the_lattice_constant_of_ase(symbol: str) -> None:
     cell = find_prototype(symbol).cell
     assert cell.cellpar() == pytest.approx(
         [reference_states[atomic_numbers[symbol]]["a"]] * 3 + [90] * 3
@@ -34,7 +36,9 @@ def test_cubic_element_has_the_lattice_constant_of_ase(symbol: str) -> None:
         ("CsCl", 2, 221),
     ],
 )
-def test_symmetry(symbol: str, n_atoms: int, spacegroup: int) -> None:
+def test_find_prototype_has_the_space_group_of_the_crystal(
+    symbol: str, n_atoms: int, spacegroup: int
+) -> None:
     atoms = find_prototype(symbol)
     found = spglib.get_spacegroup((atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers))
     assert len(atoms) == n_atoms
@@ -42,7 +46,7 @@ def test_symmetry(symbol: str, n_atoms: int, spacegroup: int) -> None:
     assert atoms.pbc.all()
 
 
-def test_bct_conventional_cell_is_the_crystal_of_ase() -> None:
+def test_find_prototype_of_bct_element_is_the_crystal_of_ase() -> None:
     ours, theirs = find_prototype("Sn"), bulk("Sn")
     assert ours.get_volume() / len(ours) == pytest.approx(theirs.get_volume() / len(theirs))
     shells = [sorted(neighbor_list("d", a, 5.0))[:: len(a)] for a in (ours, theirs)]
@@ -50,7 +54,7 @@ def test_bct_conventional_cell_is_the_crystal_of_ase() -> None:
 
 
 @pytest.mark.parametrize("formula", BINARIES)
-def test_binaries_alternate_and_their_constants_agree_with_ionic_or_covalent_sizes(
+def test_binaries_have_unlike_neighbours_at_the_sum_of_covalent_radii(
     formula: str,
 ) -> None:
     from ase.data import covalent_radii
@@ -64,12 +68,12 @@ def test_binaries_alternate_and_their_constants_agree_with_ionic_or_covalent_siz
 
 
 @pytest.mark.parametrize(("one", "other"), [("NaCl", "ClNa"), ("MgO", "O4Mg4"), ("Si", "Si8")])
-def test_order_and_multiplicity_do_not_matter(one: str, other: str) -> None:
+def test_find_prototype_ignores_order_and_multiplicity_of_elements(one: str, other: str) -> None:
     assert find_prototype(one) == find_prototype(other)
 
 
 @pytest.mark.parametrize("formula", ["H", "N2", "O2", "Cu3Au", "H2O", "Se", "U", "Na2Cl", "Xx"])
-def test_unknown_asks_for_a_file(formula: str) -> None:
+def test_find_prototype_of_unknown_composition_names_seeds_files(formula: str) -> None:
     with pytest.raises(ValueError, match=rf"'{formula}'.*seeds\.files"):
         find_prototype(formula)
 
@@ -91,7 +95,7 @@ def test_unknown_asks_for_a_file(formula: str) -> None:
         ("SrTiO3", "perovskite", 221, 5),
     ],
 )
-def test_named_structure(formula: str, structure: str, group: int, n_atoms: int) -> None:
+def test_find_prototype_by_name(formula: str, structure: str, group: int, n_atoms: int) -> None:
     crystal = find_prototype(formula, structure, 6.5)
     assert len(crystal) == n_atoms
     assert crystal.symbols.formula.reduce()[0].count() == Formula(formula).count()
@@ -102,7 +106,7 @@ def test_named_structure(formula: str, structure: str, group: int, n_atoms: int)
     assert crystal.cell.lengths()[0] == pytest.approx(6.5)
 
 
-def test_the_larger_of_two_alike_is_on_the_corner_of_a_perovskite() -> None:
+def test_perovskite_has_the_larger_cation_at_the_corner() -> None:
     for formula in ("SrTiO3", "TiSrO3"):
         crystal = find_prototype(formula, "perovskite", 3.905)
         assert crystal.get_distances(0, [1, 2, 3, 4], mic=True).argmax() == 0
@@ -110,6 +114,8 @@ def test_the_larger_of_two_alike_is_on_the_corner_of_a_perovskite() -> None:
 
 
 @pytest.mark.parametrize(("formula", "structure"), [("Fe2O3", "rocksalt"), ("NaCl", "fcc")])
-def test_a_formula_that_does_not_fit_its_structure(formula: str, structure: str) -> None:
-    with pytest.raises(ValueError, match=rf"{structure} holds.*'{formula}'.*seeds\.prototype"):
+def test_find_prototype_refuses_a_formula_of_another_stoichiometry(
+    formula: str, structure: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"{structure} needs.*'{formula}'.*seeds\.prototype"):
         find_prototype(formula, structure, 5.0)

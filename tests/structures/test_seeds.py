@@ -1,3 +1,5 @@
+"""The seeds of a campaign: number, names, random streams, packings and structure files."""
+
 from __future__ import annotations
 
 import logging
@@ -45,7 +47,7 @@ def seed_of(kind: str, composition: str = "Si", **seeds: Any) -> Atoms:
     ratio=st.sampled_from([0.7, 1.0, 1.1]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_campaign_gets_what_it_asked_for(
+def test_build_seeds_gives_requested_kinds_without_close_contacts(
     composition: str,
     kinds: tuple[Any, ...],
     crystal_atoms: int,
@@ -80,14 +82,14 @@ def test_any_campaign_gets_what_it_asked_for(
         assert set(counts) == set(wanted.elements)
 
 
-def test_default_names() -> None:
+def test_build_seeds_default_names() -> None:
     names = [atoms.info["seed_name"] for atoms in build_seeds(campaign())]
     assert names == [
         *("crystal", "strained-m05", "strained-p05", "vacancy", "rattled", "liquid", "cluster")
     ]
 
 
-def test_same_seed_same_structures_and_another_seed_others() -> None:
+def test_build_seeds_depends_on_the_random_seed_alone() -> None:
     first, again, other = (build_seeds(campaign("NaCl", seed)) for seed in (7, 7, 8))
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.positions, b.positions)
@@ -100,7 +102,7 @@ def test_same_seed_same_structures_and_another_seed_others() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_seed_has_its_own_random_stream(kind: str) -> None:
+def test_random_stream_of_a_seed_does_not_depend_on_the_other_kinds(kind: str) -> None:
     alone = build_seeds(campaign(kinds=(kind,)))
     among = [a for a in build_seeds(campaign()) if a.info["seed_kind"] == kind]
     for a, b in zip(alone, among, strict=True):
@@ -108,27 +110,27 @@ def test_each_seed_has_its_own_random_stream(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("composition", "at_least", "n_atoms"),
+    ("composition", "min_atoms", "n_atoms"),
     [("Si", 8, 8), ("Si", 9, 16), ("Si", 64, 64), ("Cu", 16, 16), ("Cu", 17, 32), ("Mg", 8, 8)],
 )
 def test_crystal_is_the_smallest_nearly_cubic_supercell(
-    composition: str, at_least: int, n_atoms: int
+    composition: str, min_atoms: int, n_atoms: int
 ) -> None:
-    crystal = seed_of("crystal", composition, crystal_atoms=at_least)
+    crystal = seed_of("crystal", composition, crystal_atoms=min_atoms)
     assert len(crystal) == n_atoms
     lengths = crystal.cell.lengths()
     assert lengths.max() / lengths.min() <= 2 + 1e-9
 
 
 @pytest.mark.parametrize("strain", [-0.1, -0.025, 0.0, 0.05])
-def test_strain_is_exact(strain: float) -> None:
+def test_strained_crystal_has_the_requested_strain(strain: float) -> None:
     crystal = seed_of("crystal", "MgO")
     strained = seed_of("strained", "MgO", strains=(strain,))
     assert strained.cell.array == pytest.approx(crystal.cell.array * (1 + strain))
     assert strained.get_scaled_positions() == pytest.approx(crystal.get_scaled_positions())
 
 
-def test_strain_names() -> None:
+def test_strained_crystals_are_named_by_their_strain() -> None:
     strains = (-0.025, 0.0, 0.125, 0.1, 0.1)
     names = [
         a.info["seed_name"] for a in build_seeds(campaign(kinds=["strained"], strains=strains))
@@ -143,7 +145,7 @@ def test_strain_names() -> None:
 
 
 @pytest.mark.parametrize(("composition", "left"), [("Fe", 3), ("Si", 7), ("Cu", 3)])
-def test_vacancy_lacks_one_atom_of_a_crystal_with_enough(composition: str, left: int) -> None:
+def test_vacancy_removes_one_atom_of_a_supercell(composition: str, left: int) -> None:
     vacancy = seed_of("vacancy", composition, crystal_atoms=1)
     host = near_cubic_supercell(seed_of("crystal", composition, crystal_atoms=1), left)
     assert len(vacancy) == left
@@ -152,7 +154,7 @@ def test_vacancy_lacks_one_atom_of_a_crystal_with_enough(composition: str, left:
     assert all(kept)
 
 
-def test_rattle_has_the_width_asked_for() -> None:
+def test_rattled_displacements_have_the_requested_width() -> None:
     moved = seed_of("rattled", crystal_atoms=512, rattle_A=0.1)
     perfect = seed_of("crystal", crystal_atoms=512)
     steps = (moved.positions - perfect.positions).ravel()
@@ -160,14 +162,16 @@ def test_rattle_has_the_width_asked_for() -> None:
     assert abs(steps.mean()) < 4 * 0.1 / np.sqrt(steps.size)
 
 
-def test_impossible_rattle_says_what_to_lower() -> None:
+def test_rattled_with_close_contacts_names_rattle_A() -> None:
     with pytest.raises(ValueError, match=r"'rattled'.*rattle_A"):
         build_seeds(campaign("Cu", kinds=["rattled"], crystal_atoms=108, rattle_A=0.9))
 
 
 @pytest.mark.parametrize(("composition", "n_atoms"), [("Si", 64), ("Cu", 32), ("NaCl", 32)])
 @pytest.mark.parametrize("ratio", [0.8, 1.1])
-def test_liquid_density_order_and_spacing(composition: str, n_atoms: int, ratio: float) -> None:
+def test_liquid_density_distances_and_disorder(
+    composition: str, n_atoms: int, ratio: float
+) -> None:
     liquid = seed_of("liquid", composition, liquid_atoms=n_atoms, liquid_density_ratio=ratio)
     crystal = seed_of("crystal", composition)
     densities = [a.get_masses().sum() / a.get_volume() for a in (liquid, crystal)]
@@ -178,39 +182,39 @@ def test_liquid_density_order_and_spacing(composition: str, n_atoms: int, ratio:
     nearest = liquid.get_all_distances(mic=True)[np.triu_indices(n_atoms, 1)].min()
     in_crystal = crystal.repeat(2).get_all_distances(mic=True)[0][1:].min()
     assert 0.7 * ratio ** (-1 / 3) < nearest / in_crystal < 1.15
-    # no memory of a lattice: neighbour distances are spread, unlike the crystal's shells
+    # no lattice: neighbour distances are distributed, unlike the shells of the crystal
     second = np.sort(liquid.get_all_distances(mic=True), axis=1)[:, 2]
     assert second.std() > 0.02
 
 
-def test_liquid_and_cluster_round_up_to_whole_formula_units() -> None:
-    for kind, wanted in (("liquid", 7), ("cluster", 5)):
-        atoms = seed_of(kind, "NaCl", **{f"{kind}_atoms": wanted})
-        assert len(atoms) == wanted + 1
-        assert atoms.symbols.formula.count()["Na"] == (wanted + 1) // 2
+def test_liquid_and_cluster_contain_whole_formula_units() -> None:
+    for kind, min_atoms in (("liquid", 7), ("cluster", 5)):
+        atoms = seed_of(kind, "NaCl", **{f"{kind}_atoms": min_atoms})
+        assert len(atoms) == min_atoms + 1
+        assert atoms.symbols.formula.count()["Na"] == (min_atoms + 1) // 2
 
 
 @pytest.mark.parametrize("composition", ["Si", "Ar", "NaCl", "Cu"])
-def test_cluster_is_compact_isolated_and_at_the_crystal_spacing(composition: str) -> None:
+def test_cluster_is_compact_isolated_and_has_the_distances_of_the_crystal(composition: str) -> None:
     cluster = seed_of("cluster", composition, cluster_atoms=14, vacuum_A=6.0)
     crystal = seed_of("crystal", composition, crystal_atoms=8).repeat(2)
     distances = cluster.get_all_distances()
     nearest = crystal.get_all_distances(mic=True)[0][1:].min()
     assert not cluster.pbc.any()
     assert distances[np.triu_indices(14, 1)].min() == pytest.approx(nearest, rel=1e-6)
-    assert distances.max() < 6 * nearest  # a chain of 14 would be 13 long
+    assert distances.max() < 6 * nearest  # a chain of 14 atoms has a length of 13
     low, high = cluster.positions.min(axis=0), cluster.positions.max(axis=0)
     assert low == pytest.approx(6.0)
     assert cluster.cell.lengths() - high == pytest.approx(6.0)
 
 
-def test_molecules_cluster_without_a_crystal() -> None:
+def test_cluster_of_molecular_composition_uses_covalent_radii() -> None:
     cluster = seed_of("cluster", "H2O", cluster_atoms=9)
     assert cluster.get_chemical_formula() == "H6O3"
     assert distance_ratio(cluster) > 0.99
 
 
-def test_calculator_relaxes_the_disordered_seeds_only() -> None:
+def test_calculator_relaxes_only_the_disordered_seeds() -> None:
     wanted = campaign("Cu", liquid_atoms=16, cluster_atoms=8)
     morse = MorsePotential(epsilon=0.6, r0=2.56, rho0=6.0, rcut1=4.5, rcut2=6.0)
     packed, relaxed = build_seeds(wanted), build_seeds(wanted, calculator=morse)
@@ -228,17 +232,17 @@ def test_calculator_relaxes_the_disordered_seeds_only() -> None:
             assert before == after
 
 
-def test_a_model_that_collapses_atoms_is_not_followed(caplog: pytest.LogCaptureFixture) -> None:
+def test_relaxation_to_close_contacts_is_discarded(caplog: pytest.LogCaptureFixture) -> None:
     wanted = campaign("Cu", kinds=["liquid"])
     attractive = LennardJones(sigma=0.3, epsilon=5e5, rc=6.0, smooth=True)
     with caplog.at_level(logging.WARNING):
         (kept,) = build_seeds(wanted, calculator=attractive)
-    assert "kept as packed" in caplog.text
+    assert "the unrelaxed packing is used" in caplog.text
     assert kept == build_seeds(wanted)[0]
 
 
 @pytest.mark.parametrize("name", ["POSCAR", "cell.cif", "my cell.xyz", "cell.extxyz"])
-def test_structure_files_are_the_crystal(tmp_path: Path, name: str) -> None:
+def test_structure_file_replaces_the_prototype(tmp_path: Path, name: str) -> None:
     cell = bulk("Cu", cubic=True)
     cell.symbols[0] = "Au"
     cell.set_cell(cell.cell * 1.05, scale_atoms=True)
@@ -251,7 +255,7 @@ def test_structure_files_are_the_crystal(tmp_path: Path, name: str) -> None:
     assert {a.get_chemical_formula() for a in seeds[-2:]} == {"Au2Cu6"}
 
 
-def test_several_files_and_which_one_the_others_come_from(tmp_path: Path) -> None:
+def test_first_structure_file_is_the_host_of_derived_seeds(tmp_path: Path) -> None:
     files = []
     for folder, scale in (("one", 1.0), ("two", 1.1)):
         (tmp_path / folder).mkdir()
@@ -269,7 +273,7 @@ def test_several_files_and_which_one_the_others_come_from(tmp_path: Path) -> Non
     assert set(first.arrays) == {"numbers", "positions"}
 
 
-def test_molecule_file_is_a_seed_but_has_no_density(tmp_path: Path) -> None:
+def test_molecule_file_gives_a_seed_but_no_liquid(tmp_path: Path) -> None:
     write(tmp_path / "water.xyz", molecule("H2O"))
     files = (str(tmp_path / "water.xyz"),)
     crystal, rattled = build_seeds(campaign("H2O", files=files, kinds=("crystal", "rattled")))
@@ -278,7 +282,7 @@ def test_molecule_file_is_a_seed_but_has_no_density(tmp_path: Path) -> None:
         build_seeds(campaign("H2O", files=files, kinds=("liquid",)))
 
 
-def test_unsound_files_are_refused(tmp_path: Path) -> None:
+def test_unsuitable_structure_files_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "close.xyz", Atoms("Cu2", [[0, 0, 0], [0, 0, 0.5]], cell=[9] * 3, pbc=True))
     with pytest.raises(ValueError, match=r"'crystal'.*seeds\.files"):
         build_seeds(campaign("Cu", files=(str(tmp_path / "close.xyz"),), kinds=("crystal",)))
@@ -287,22 +291,24 @@ def test_unsound_files_are_refused(tmp_path: Path) -> None:
     text = (tmp_path / "alloy.cif").read_text().replace("1.0000\n", "0.5000\n", 1)
     assert "0.5000\n" in text
     (tmp_path / "alloy.cif").write_text(text)
-    with pytest.raises(ValueError, match="partly occupied"):
+    with pytest.raises(ValueError, match="partial occupancy"):
         build_seeds(campaign("Cu", files=(str(tmp_path / "alloy.cif"),), kinds=("crystal",)))
     write(tmp_path / "atom.xyz", Atoms("Ar"))
     with pytest.raises(ValueError, match="'vacancy'"):
         build_seeds(campaign("Ar", files=(str(tmp_path / "atom.xyz"),), kinds=("vacancy",)))
 
 
-def test_a_liquid_that_cannot_fit_says_so() -> None:
+def test_pack_liquid_refuses_a_box_that_is_too_small() -> None:
     contacts = ContactDistances(bulk("Cu"))
     with pytest.raises(ValueError, match=r"Cu2 does not fit.*liquid_density_ratio"):
         pack_liquid(["Cu"] * 2, 2 * 3.0, contacts, np.random.default_rng(0))
 
 
-def test_contacts_come_from_the_crystal_and_else_from_the_radii() -> None:
+def test_contact_distances_of_a_crystal_and_of_covalent_radii() -> None:
     salt, vacuum = ContactDistances(find_prototype("NaCl")), ContactDistances()
     assert salt.distance(11, 17) == pytest.approx(2.82)
     assert salt.distance(17, 17) == pytest.approx(5.64 / np.sqrt(2))
     assert vacuum.distance(1, 8) == pytest.approx(0.31 + 0.66)
-    assert ContactDistances(find_prototype("Ar")).distance(18, 18) == pytest.approx(5.26 / np.sqrt(2))
+    assert ContactDistances(find_prototype("Ar")).distance(18, 18) == pytest.approx(
+        5.26 / np.sqrt(2)
+    )
