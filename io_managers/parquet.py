@@ -92,9 +92,8 @@ class EmbeddingIOManager(TypedIOManager):
 
     def write(self, value: Embedding, path: UPath, contract: dict[str, Any]) -> None:
         """Write the axes, then the scores on them."""
-        columns = {f"pc{i + 1}": scores for i, scores in enumerate(value.scores.T)}
         _write_arrays(path.with_suffix(".npz"), vars(value.axes))
-        _write_table(path, pa.table({"frame_id": value.frame_id, **columns}))
+        _write_table(path, pa.table(value.columns()))
 
     def read(self, path: UPath) -> Embedding:
         """Read scores and axes."""

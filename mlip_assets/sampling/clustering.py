@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlip_assets.sampling.embedding import Embedding, Weighting
 from mlip_assets.sampling.partition import Algorithm, find_centres
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,13 @@ class Clusters:
     def sizes(self) -> NDArray[np.int64]:
         """(n_clusters,) frames in each cluster."""
         return np.bincount(self.cluster, minlength=len(self.centres))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per frame: ``frame_id``, ``cluster``, ``distance_to_centre`` (no unit)."""
+        import pandas as pd
+
+        names = ("frame_id", "cluster", "distance_to_centre")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
 
     def predict(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
         """Cluster (n,) whose centre is nearest; ``scores`` (n, n_components) are unweighted."""

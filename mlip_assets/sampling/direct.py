@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,9 @@ from mlip_assets.sampling.selection import (
 )
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 #: Largest pool that is clustered whole; larger ones are reduced to as many frames first.
 TWO_LEVEL_ABOVE = 100_000
 #: Frames for each one to choose that a pool is never reduced below.
@@ -35,6 +38,8 @@ class DirectSelection:
     ----------
     indices
         (n_samples,) int64 rows of the descriptors, ascending and distinct.
+    frame_id
+        (n_samples,) int64 identifiers of these rows.
     clusters, embedding
         Tables with one row a frame: by ascending frame id for an array, else as the source has
         them.
@@ -46,6 +51,21 @@ class DirectSelection:
     clusters: Clusters
     embedding: Embedding
     reasons: tuple[str, ...]
+    frame_id: NDArray[np.int64]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per selected frame.
+
+        ``row`` is its row of the descriptors; ``frame_id``, ``cluster`` and ``distance_to_centre``
+        are those of :class:`Clusters`, ``pc1``, ``pc2``, … those of :class:`Embedding`, ``reason``
+        is why it was selected. Distances and scores have no unit.
+        """
+        clusters, scores = (
+            part.to_dataframe().set_index("frame_id") for part in (self.clusters, self.embedding)
+        )
+        table = clusters.loc[self.frame_id].join(scores).reset_index()
+        table.insert(0, "row", self.indices)
+        return table.assign(reason=self.reasons)
 
 
 def cluster_pool(
@@ -188,4 +208,5 @@ def direct_select(
         clusters=clusters,
         embedding=embedding,
         reasons=tuple(selection.reasons[index] for index in ascending),
+        frame_id=clusters.frame_id[selection.indices[ascending]],
     )

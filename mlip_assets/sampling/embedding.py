@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from mlip_assets.common.progress import Progress
 from mlip_assets.sampling.pca import BATCH, Components, PrincipalAxes, fit_axes
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Weighting = Literal["explained_variance", "off"]
 
@@ -37,6 +40,18 @@ class Embedding:
     def explained_variance_ratio(self) -> NDArray[np.float64]:
         """(n_components,) share of the total variance that each component explains."""
         return self.axes.explained_variance_ratio
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """``frame_id``, then ``pc1``, ``pc2``, …: the scores on each component, (n_frames,) each."""
+        return {"frame_id": self.frame_id} | {
+            f"pc{number}": scores for number, scores in enumerate(self.scores.T, 1)
+        }
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per frame with :meth:`columns`; the scores have no unit."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns())
 
     def among(self, frame_ids: NDArray[np.int64]) -> Embedding:
         """Only the frames with these ids, in the order they have here."""

@@ -54,6 +54,37 @@ def test_tables_and_reasons_belong_to_the_rows(blobs: tuple[np.ndarray, np.ndarr
     assert np.bincount(blob[chosen.indices]).tolist() == [10, 10, 10]
 
 
+def test_to_dataframe_has_the_selected_rows_of_both_tables(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, _ = blobs
+    ids = np.random.default_rng(0).permutation(5000)[:1000]
+    chosen = direct_select(rows, 30, frame_ids=ids)
+    table = chosen.to_dataframe()
+    components = [f"pc{i + 1}" for i in range(chosen.embedding.scores.shape[1])]
+    names = ["row", "frame_id", "cluster", "distance_to_centre", *components, "reason"]
+    assert table.columns.tolist() == names
+    assert np.array_equal(table["row"], chosen.indices)
+    assert np.array_equal(table["frame_id"], ids[chosen.indices])
+    assert np.array_equal(chosen.frame_id, ids[chosen.indices])
+    assert table["reason"].tolist() == list(chosen.reasons)
+    at = np.searchsorted(chosen.embedding.frame_id, chosen.frame_id)
+    assert np.array_equal(table[components], chosen.embedding.scores[at])
+    assert np.array_equal(table["cluster"], chosen.clusters.cluster[at])
+    assert np.array_equal(table["distance_to_centre"], chosen.clusters.distance_to_centre[at])
+
+
+def test_to_dataframe_of_embedding_and_clusters_has_every_frame(
+    blobs: tuple[np.ndarray, np.ndarray],
+) -> None:
+    chosen = direct_select(blobs[0], 30)
+    embedding, clusters = chosen.embedding.to_dataframe(), chosen.clusters.to_dataframe()
+    assert np.array_equal(embedding["frame_id"], chosen.embedding.frame_id)
+    assert np.array_equal(embedding.drop(columns="frame_id"), chosen.embedding.scores)
+    for name in ("frame_id", "cluster", "distance_to_centre"):
+        assert np.array_equal(clusters[name], getattr(chosen.clusters, name))
+
+
 @st.composite
 def awkward_pools(draw: st.DrawFn) -> np.ndarray:
     """Small pools with repeated rows, constant columns and columns of very different size."""
