@@ -1,4 +1,4 @@
-"""What ``labelling.preset`` stands for; docs/labelling.md holds the measurements behind it."""
+"""Values of ``labelling.preset``; docs/labelling.md lists the measurements behind them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class _Preset:
     Attributes
     ----------
     cutoff_eV, soft_cutoff_eV
-        Plane-wave cut-off in general, and where all elements are :data:`_SOFT`.
+        Plane-wave cut-off in general, and if all elements are :data:`_SOFT`, eV.
     k_spacing_per_A
-        Largest distance between k-points.
+        Largest distance between k-points, 1/Å.
     energy_convergence_eV
-        In the measure of the engine.
+        Self-consistency in energy, eV, by the criterion of the engine.
     """
 
     cutoff_eV: float
@@ -28,7 +28,7 @@ class _Preset:
     energy_convergence_eV: float
 
 
-#: Elements whose valence states are smooth enough for a low cut-off.
+#: Elements whose valence states need only a low cut-off.
 _SOFT = frozenset({"Si"})
 
 _PRESETS = {
@@ -59,7 +59,7 @@ def preset_values(engine: str, preset: str, elements: Sequence[str]) -> dict[str
     engine, preset
         As in the campaign.
     elements
-        All elements of the campaign; the hardest decides the cut-off.
+        All elements of the campaign; the hardest determines the cut-off.
     """
     values = _PRESETS[engine][preset]
     return {

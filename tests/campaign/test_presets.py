@@ -1,4 +1,4 @@
-"""Presets fill in what a campaign leaves open, and nothing else."""
+"""Presets set the numerical parameters that a campaign leaves out, and no others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def campaign(folder: Path, labelling: str, composition: str = "Si") -> Campaign:
     return load(file)
 
 
-def test_what_is_written_wins_over_the_preset(tmp_path: Path) -> None:
+def test_written_settings_take_precedence_over_the_preset(tmp_path: Path) -> None:
     labelling = campaign(tmp_path, "preset: strict, k_spacing_per_A: 0.7").labelling
     strict = preset_values("gpaw", "strict", ["Si"])
     assert labelling.k_spacing_per_A == 0.7
@@ -27,17 +27,19 @@ def test_what_is_written_wins_over_the_preset(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["gpaw", "espresso", "vasp"])
 @pytest.mark.parametrize("elements", [["Si"], ["Na", "Cl"]])
-def test_a_stricter_preset_is_finer_in_every_way(engine: str, elements: list[str]) -> None:
+def test_stricter_preset_is_at_least_as_accurate_in_every_setting(
+    engine: str, elements: list[str]
+) -> None:
     fast, standard, strict = (
         preset_values(engine, preset, elements) for preset in ("fast", "standard", "strict")
     )
     for key, sign in (("cutoff_eV", 1), ("k_spacing_per_A", -1), ("energy_convergence_eV", -1)):
-        ladder = [sign * values[key] for values in (fast, standard, strict)]
-        assert ladder == sorted(ladder)
-        assert ladder[0] < ladder[2]
+        ordered = [sign * values[key] for values in (fast, standard, strict)]
+        assert ordered == sorted(ordered)
+        assert ordered[0] < ordered[2]
 
 
-def test_the_hardest_element_decides(tmp_path: Path) -> None:
+def test_preset_cutoff_follows_the_hardest_element(tmp_path: Path) -> None:
     soft, mixed = (campaign(tmp_path, "", c).labelling.cutoff_eV for c in ("Si", "SiC"))
     assert soft is not None
     assert mixed is not None
@@ -45,7 +47,7 @@ def test_the_hardest_element_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labelling", "told"),
+    ("labelling", "message"),
     [
         ("smearing_eV: 0", "labelling.smearing_eV: 0 would fix the occupations"),
         ("engine: espresso", "labelling.pseudopotentials: missing; espresso needs a folder"),
@@ -55,17 +57,19 @@ def test_the_hardest_element_decides(tmp_path: Path) -> None:
         ("preset: quick", "labelling.preset: 'quick' is not possible"),
     ],
 )
-def test_impossible_settings_are_told(tmp_path: Path, labelling: str, told: str) -> None:
-    with pytest.raises(CampaignError, match=told):
+def test_load_reports_impossible_labelling_settings(
+    tmp_path: Path, labelling: str, message: str
+) -> None:
+    with pytest.raises(CampaignError, match=message):
         campaign(tmp_path, labelling)
 
 
-def test_spin_needs_no_quotes(tmp_path: Path) -> None:
-    """YAML takes a bare on for true."""
+def test_load_reads_spin_without_quotes(tmp_path: Path) -> None:
+    """YAML reads a bare on as true."""
     assert [campaign(tmp_path, f"spin: {s}").labelling.spin for s in ("on", "off")] == ["on", "off"]
 
 
-def test_pseudopotentials_are_found_from_the_campaign_file(tmp_path: Path) -> None:
+def test_pseudopotentials_are_relative_to_the_campaign_file(tmp_path: Path) -> None:
     (tmp_path / "family").mkdir()
     labelling = campaign(tmp_path, "engine: espresso, pseudopotentials: family").labelling
     assert labelling.pseudopotentials == str(tmp_path / "family")
