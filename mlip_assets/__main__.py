@@ -113,7 +113,7 @@ def _package(campaign: Campaign) -> int:
     from mlip_assets.assets.model import HELD_OUT_NAME
     from mlip_assets.evaluation import ModelReport
     from mlip_assets.labelling import LabelledDatabase
-    from mlip_assets.release import PromotedModels, pack
+    from mlip_assets.release import PromotedModels, write_package
     from mlip_assets.release.promotion import LABELS_FOLDER, PROMOTED_FOLDER, REPORT_FOLDER
     from mlip_assets.training import HeldOut
 
@@ -122,7 +122,7 @@ def _package(campaign: Campaign) -> int:
         model, promotion = PromotedModels(data / PROMOTED_FOLDER).in_use()
         kept = model.model_file.parent
         labels = LabelledDatabase.open(kept / LABELS_FOLDER)
-        packed = pack(
+        packed = write_package(
             data / "package",
             campaign,
             model,

@@ -38,7 +38,7 @@ from mlip_assets.campaign import Campaign, LabellingSettings, TrainingSettings
 from mlip_assets.common.files import locked, write_text
 from mlip_assets.compute import Compute, InProcess
 from mlip_assets.definitions import defs, resources_at
-from mlip_assets.evaluation import ModelReport, report_on
+from mlip_assets.evaluation import ModelReport, make_report
 from mlip_assets.evaluation.pair_curves import pair_curves
 from mlip_assets.evaluation.report import REPORT_NAME
 from mlip_assets.figures import crystal_table, report_pictures, trial_table
@@ -253,7 +253,7 @@ def reported(
         if (report.weights_sha256, report.dataset_sha256) == (model.weights_sha256, data_hash):
             return report
     LOG.info("── report on %s", campaign.composition)
-    report = report_on(
+    report = make_report(
         replace(
             model,
             elements=campaign.elements,
@@ -267,7 +267,7 @@ def reported(
         promoted=None,
         temperatures_K=campaign.exploration.temperatures_K[-2:-1],
         timestep_fs=campaign.exploration.timestep_fs,
-        trial_steps=campaign.training.stability_steps,
+        stability_steps=campaign.training.stability_steps,
         seed=campaign.random_seed,
     )
     report = replace(report, pictures=report_pictures(report))

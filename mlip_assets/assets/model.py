@@ -56,7 +56,7 @@ def model(
         device=find_device(campaign.training.device, "training.device"),
         held_out_file=work.parent / HELD_OUT_NAME,
         gates=campaign.labelling.gates,
-        on_told=observed(context),
+        on_progress=observed(context),
     )
 
     test = trained.metrics["splits"]["test"]

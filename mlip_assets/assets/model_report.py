@@ -13,10 +13,10 @@ from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.assets.model import HELD_OUT_NAME
 from mlip_assets.campaign import Campaign
 from mlip_assets.compute.devices import find_device
-from mlip_assets.evaluation import ModelReport, learning_curve, report_on
-from mlip_assets.evaluation.trials import MAX_DRIFT_MEV_PER_ATOM_PER_PS
+from mlip_assets.evaluation import ModelReport, learning_curve, make_report
+from mlip_assets.evaluation.stability import MAX_DRIFT_MEV_PER_ATOM_PER_PS
 from mlip_assets.labelling import LabelledDatabase
-from mlip_assets.release import PromotedModels, judge
+from mlip_assets.release import PromotedModels, decide_promotion
 from mlip_assets.release.promotion import ERRORS, LABELS_FOLDER, PROMOTED_FOLDER, REPORT_FOLDER
 from mlip_assets.training import HeldOut, TrainedModel
 from resources.campaigns import CampaignFolder
@@ -65,7 +65,7 @@ def model_report(
     models = PromotedModels(folder)
     with models.locked():
         best, promotion = models.in_use() if models.name else (None, None)
-        report = report_on(
+        report = make_report(
             model,
             labelled_db.labelled,
             labelled_db.isolated_energies,
@@ -74,13 +74,13 @@ def model_report(
             promoted=best,
             temperatures_K=campaign.exploration.temperatures_K,
             timestep_fs=campaign.exploration.timestep_fs,
-            trial_steps=campaign.training.stability_steps,
+            stability_steps=campaign.training.stability_steps,
             seed=campaign.random_seed,
             device=device,
         )
-        verdict = judge(
+        verdict = decide_promotion(
             report.held_out,
-            rival_standing=promotion.standing if promotion else 1.0,
+            baseline_ratio=promotion.error_ratio_to_best if promotion else 1.0,
             is_stable=report.is_stable,
         )
         in_use = model if verdict.promoted else best
@@ -94,10 +94,9 @@ def model_report(
         own = models.folder_of(model)
         curve = learning_curve(
             campaigns.rounds(campaign.name).rounds,
-            lambda name: model if name == own.name else models.open(name),
+            lambda name: (model if name == own.name else models.open(name)).calculator(device),
             labelled_db.labelled,
             held_out,
-            device,
         )
         report = replace(report, promotion=verdict, learning_curve=curve)
         report = replace(report, pictures=figures.report_pictures(report))
@@ -171,12 +170,14 @@ def _checks(report: ModelReport) -> Iterator[dg.AssetCheckResult]:
     yield check(
         "stable_at_every_temperature",
         report.is_stable,
-        stopped_by={f"{t.temperature_K:g} K": t.stopped_by for t in report.trials if t.stopped_by},
+        stopped_by={
+            f"{t.temperature_K:g} K": t.stopped_by for t in report.stability_tests if t.stopped_by
+        },
     )
     yield check(
         "energy_kept",
-        all(trial.keeps_energy for trial in report.trials),
-        drift_meV_per_atom_per_ps=[t.drift_meV_per_atom_per_ps for t in report.trials],
+        all(trial.conserves_energy for trial in report.stability_tests),
+        drift_meV_per_atom_per_ps=[t.drift_meV_per_atom_per_ps for t in report.stability_tests],
     )
     uncertainty = report.uncertainty or {}
     spearman = uncertainty.get("spearman")

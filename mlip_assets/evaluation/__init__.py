@@ -1,15 +1,21 @@
-"""What a potential is worth: errors beside others', and physics that no error shows."""
+"""Evaluation of potentials: errors compared with those of others, and physical properties.
+
+Elasticity, phonons, pair curves, stability and the learning curve take any ASE calculator; the report
+combines them for a trained model.
+"""
 
 from __future__ import annotations
 
 from mlip_assets.evaluation.learning_curve import LearningPoint, learning_curve
-from mlip_assets.evaluation.report import ModelReport, report_on
-from mlip_assets.evaluation.stability import try_dynamics
+from mlip_assets.evaluation.report import ModelReport, make_report
+from mlip_assets.evaluation.stability import StabilityTest, run_guarded_md, run_stability_tests
 
 __all__ = [
     "LearningPoint",
     "ModelReport",
+    "StabilityTest",
     "learning_curve",
-    "report_on",
-    "try_dynamics",
+    "make_report",
+    "run_guarded_md",
+    "run_stability_tests",
 ]

@@ -1,4 +1,4 @@
-"""How a crystal answers to strain: its equation of state and its elastic constants."""
+"""Response of a crystal to strain: equation of state and elastic constants."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
 
-#: Of the volume, up and down; seven points.
+#: Largest relative change of the volume, in both directions.
 VOLUME_RANGE = 0.06
 N_VOLUMES = 7
-#: Strain of the finite differences: large enough for float32, small enough to be linear.
+#: Strain of the finite differences: large enough for float32, small enough for a linear response.
 STRAIN = 0.005
 MAX_FORCE_EV_PER_A = 0.01
 MAX_STEPS = 300
-#: A stiffness is called cubic when no entry is farther than this share of C11 from the cubic form.
+#: Largest difference of an entry from the cubic form, relative to C11, of a cubic stiffness.
 CUBIC_TOLERANCE = 0.05
 
 _VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 class CrystalError(ValueError):
-    """The crystal has no property to measure: it does not relax, or the volume scan no minimum."""
+    """A property is not defined: the relaxation does not converge, or the energy has no minimum."""
 
 
 @dataclass(frozen=True)
@@ -35,48 +35,48 @@ class EquationOfState:
     volumes_A3_per_atom: tuple[float, ...]
     energies_eV_per_atom: tuple[float, ...]
     volume_A3_per_atom: float
-    """At the minimum."""
+    """At the minimum of the energy."""
     energy_eV_per_atom: float
     bulk_modulus_GPa: float
 
 
 @dataclass(frozen=True)
 class Stiffness:
-    """Elastic constants with relaxed atoms, GPa."""
+    """Relaxed-ion elastic constants, GPa."""
 
     voigt_GPa: tuple[tuple[float, ...], ...]
     """The symmetric (6, 6) matrix in the order xx, yy, zz, yz, xz, xy."""
     bulk_modulus_GPa: float
-    """Voigt's average, as the shear modulus."""
+    """Voigt average; so is the shear modulus."""
     shear_modulus_GPa: float
     cubic_GPa: dict[str, float] | None
-    """C11, C12 and C44 where the matrix has the cubic form along the axes."""
+    """C11, C12 and C44 if the matrix has the cubic form in the axes of the cell."""
     is_stable: bool
-    """Born's criterion: every strain costs energy."""
+    """Born criterion: all eigenvalues of the matrix are positive."""
 
 
-def relaxed(atoms: Atoms, calculator: Calculator) -> Atoms:
-    """The crystal with atoms and cell at rest.
+def relax(atoms: Atoms, calculator: Calculator) -> Atoms:
+    """The crystal with relaxed atoms and cell.
 
     Raises
     ------
     CrystalError
-        It does not come to rest within ``MAX_STEPS``.
+        The relaxation does not converge within ``MAX_STEPS``.
     """
     from ase.filters import FrechetCellFilter
 
-    return _at_rest(_bare(atoms), calculator, FrechetCellFilter, "atoms and cell")
+    return _optimize(_bare(atoms), calculator, FrechetCellFilter, "atoms and cell")
 
 
 def equation_of_state(crystal: Atoms, calculator: Calculator) -> EquationOfState:
-    """Scan the volume of a relaxed crystal by ±6 % and fit Birch and Murnaghan's curve.
+    """Scan the volume of a relaxed crystal by ±6 % and fit the Birch-Murnaghan equation of state.
 
-    Birch, Phys. Rev. 71, 809 (1947), equation 4 of the third order. The atoms are scaled along.
+    Third order: Birch, Phys. Rev. 71, 809 (1947), equation 4. Scaled positions are constant.
 
     Raises
     ------
     CrystalError
-        The energies have no minimum within the scan.
+        The energy has no minimum within the scan.
     """
     from ase.eos import EquationOfState as Fit
 
@@ -89,7 +89,7 @@ def equation_of_state(crystal: Atoms, calculator: Calculator) -> EquationOfState
         energies.append(float(atoms.get_potential_energy()) / len(atoms))
     if not np.isfinite(energies).all() or not 0 < int(np.argmin(energies)) < N_VOLUMES - 1:
         raise CrystalError(
-            f"the energy has no minimum within {VOLUME_RANGE:.0%} of the volume at rest"
+            f"the energy has no minimum within {VOLUME_RANGE:.0%} of the relaxed volume"
         )
     volume, energy, modulus = Fit(volumes, energies, eos="birchmurnaghan").fit()
     return EquationOfState(
@@ -98,12 +98,12 @@ def equation_of_state(crystal: Atoms, calculator: Calculator) -> EquationOfState
 
 
 def stiffness(crystal: Atoms, calculator: Calculator) -> Stiffness:
-    """Elastic constants of a relaxed crystal from the stress at small strains, atoms at rest.
+    """Elastic constants of a relaxed crystal from the stress at small strains, with relaxed atoms.
 
     Raises
     ------
     CrystalError
-        The atoms of a strained crystal do not come to rest.
+        The relaxation of a strained crystal does not converge.
     """
     columns = []
     for i, j in _VOIGT:
@@ -114,17 +114,17 @@ def stiffness(crystal: Atoms, calculator: Calculator) -> Stiffness:
             strain[j, i] += sign * STRAIN / 2
             strained = _bare(crystal)
             strained.set_cell(strained.cell @ (np.eye(3) + strain), scale_atoms=True)
-            strained = _at_rest(strained, calculator, lambda atoms: atoms, "the strained atoms")
+            strained = _optimize(strained, calculator, lambda atoms: atoms, "the strained atoms")
             stresses.append(strained.get_stress())
         columns.append((stresses[0] - stresses[1]) / (2 * STRAIN) / units.GPa)
     matrix = np.array(columns)
     matrix = (matrix + matrix.T) / 2
     normal, shear = matrix[:3, :3], matrix[3:, 3:]
-    trace, across = np.trace(normal), normal[np.triu_indices(3, 1)].sum()
+    trace, off_diagonal = np.trace(normal), normal[np.triu_indices(3, 1)].sum()
     return Stiffness(
         voigt_GPa=tuple(tuple(map(float, row)) for row in matrix),
-        bulk_modulus_GPa=float((trace + 2 * across) / 9),
-        shear_modulus_GPa=float((trace - across + 3 * np.trace(shear)) / 15),
+        bulk_modulus_GPa=float((trace + 2 * off_diagonal) / 9),
+        shear_modulus_GPa=float((trace - off_diagonal + 3 * np.trace(shear)) / 15),
         cubic_GPa=_cubic(matrix),
         is_stable=bool(np.linalg.eigvalsh(matrix).min() > 0),
     )
@@ -140,7 +140,7 @@ def _cubic(matrix: NDArray[np.float64]) -> dict[str, float] | None:
     return {"C11": float(c11), "C12": float(c12), "C44": float(c44)}
 
 
-def _at_rest(
+def _optimize(
     atoms: Atoms, calculator: Calculator, moving: Callable[[Atoms], Any], what: str
 ) -> Atoms:
     from ase.optimize import BFGS
@@ -148,7 +148,7 @@ def _at_rest(
     atoms.calc = calculator
     optimizer = BFGS(moving(atoms), logfile=None)
     if not optimizer.run(fmax=MAX_FORCE_EV_PER_A, steps=MAX_STEPS):
-        raise CrystalError(f"{what} do not come to rest within {MAX_STEPS} steps")
+        raise CrystalError(f"the relaxation of {what} does not converge within {MAX_STEPS} steps")
     return atoms
 
 

@@ -1,4 +1,4 @@
-"""The learning curve of a campaign: errors of the models of its rounds against DFT labels."""
+"""The learning curve of a campaign: errors of the models of its rounds against the number of labels."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from mlip_assets.refresh.rounds import Round
-from mlip_assets.training.errors import errors_of, predict_with, references
-from mlip_assets.training.held_out import HeldOut
+from mlip_assets.training.errors import compute_errors, predict_with, references
 from mlip_assets.training.labels import structure_sha256
-from mlip_assets.training.model import TrainedModel
+from mlip_assets.training.splits import HeldOut
 
 
 @dataclass(frozen=True)
 class LearningPoint:
-    """The model in use at the end of one round."""
+    """Errors of the model in use at the end of one round."""
 
     round: int
     n_labels: int
@@ -26,35 +26,34 @@ class LearningPoint:
 
 def learning_curve(
     rounds: Sequence[Round],
-    model_of: Callable[[str], TrainedModel],
+    calculator_of: Callable[[str], Calculator],
     labelled: Sequence[Atoms],
     held_out: HeldOut,
-    device: str = "cpu",
 ) -> list[LearningPoint]:
-    """Measure the models of all rounds on the labels that are held out now.
+    """Compute the errors of the models of all rounds on the labels that are held out now.
 
-    Labels held out later than a model was trained are as new to it as those before: what is once
-    trained on is never held out. So all errors are of the same frames and can be compared.
+    A frame used in training is never held out later. So no model has seen these labels, also where
+    they were held out after its training, and all errors are of the same frames.
 
     Parameters
     ----------
     rounds
-        Those that have ended with a model in use.
-    model_of
-        Gives the model that a round has named.
+        Rounds without a model in use are ignored.
+    calculator_of
+        Returns the calculator of the model with the name that a round records.
     labelled
         All labels of the campaign.
-    device
-        ``cpu``, ``cuda`` or ``cuda:1``.
+    held_out
+        Record of the campaign's held-out frames.
     """
     frames = [frame for frame in labelled if structure_sha256(frame) in held_out.test]
-    known, errors, points = references(frames), {}, []
+    labels, errors, points = references(frames), {}, []
     for one in rounds:
         if one.model is None or one.n_labels is None:
             continue
         if one.model not in errors:
-            calculator = model_of(one.model).calculator(device)
-            errors[one.model] = errors_of(known, predict_with(calculator, frames))
+            predicted = predict_with(calculator_of(one.model), frames)
+            errors[one.model] = compute_errors(labels, predicted)
         found = errors[one.model]
         points.append(
             LearningPoint(

@@ -1,4 +1,4 @@
-"""Vibrations at the Γ point of a cell, which of a supercell are those of its folded zone."""
+"""Phonons at the Γ point of a cell; in a supercell these include folded phonons."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator
 
 DISPLACEMENT_A = 0.01
-#: Softer modes, the three translations among them, are not counted as imaginary.
-SOFT_PER_CM = 15.0
-#: Larger cells would cost more than they tell: two evaluations an atom and direction.
+#: Imaginary modes of smaller frequency, such as the three translations, are not counted.
+MIN_IMAGINARY_PER_CM = 15.0
+#: Limit of the cost: two evaluations per atom and direction.
 MAX_ATOMS = 64
 
 
@@ -25,12 +25,12 @@ class GammaPhonons:
 
     @property
     def n_imaginary(self) -> int:
-        """Modes along which the crystal is not stable."""
-        return sum(frequency < -SOFT_PER_CM for frequency in self.frequencies_per_cm)
+        """Number of modes along which the crystal is not stable."""
+        return sum(frequency < -MIN_IMAGINARY_PER_CM for frequency in self.frequencies_per_cm)
 
 
 def gamma_phonons(crystal: Atoms, calculator: Calculator) -> GammaPhonons | None:
-    """Frequencies of a crystal at rest by central differences; None for more than 64 atoms."""
+    """Frequencies of a relaxed crystal by central differences; None for more than 64 atoms."""
     from ase.vibrations import Vibrations
 
     if len(crystal) > MAX_ATOMS:

@@ -1,4 +1,4 @@
-"""The report on a trained model: errors beside others', and physics that no error shows."""
+"""The report on a trained model: errors compared with those of others, and physical properties."""
 
 from __future__ import annotations
 
@@ -20,32 +20,36 @@ from mlip_assets.evaluation.elasticity import (
     EquationOfState,
     Stiffness,
     equation_of_state,
-    relaxed,
+    relax,
     stiffness,
 )
 from mlip_assets.evaluation.learning_curve import LearningPoint
-from mlip_assets.evaluation.pair_curves import PairCurve, free_energy, pair_curves
+from mlip_assets.evaluation.pair_curves import PairCurve, isolated_atom_energy, pair_curves
 from mlip_assets.evaluation.phonons import GammaPhonons, gamma_phonons
-from mlip_assets.evaluation.trials import Trial, run_trials
-from mlip_assets.training.errors import Properties, errors_of, predict_with, references
-from mlip_assets.training.held_out import HeldOut
+from mlip_assets.evaluation.stability import StabilityTest, run_stability_tests
+from mlip_assets.training.errors import Properties, compute_errors, predict_with, references
 from mlip_assets.training.labels import dataset_sha256, formation_energy, structure_sha256
 from mlip_assets.training.model import TrainedModel
+from mlip_assets.training.splits import HeldOut
 
 _log = logging.getLogger(__name__)
 
 REPORT_NAME = "report.json"
-#: Kinds of seed whose frames lie near the curve of the crystal.
+#: Kinds of seeds whose frames are near the equation of state of the crystal.
 CRYSTALLINE = ("crystal", "strained", "rattled")
-#: How far from the volume at rest labels are shown: linear strains of 5 % lie within.
+#: Largest relative difference from the equilibrium volume of the labels shown: linear strains of 5 %
+#: are within it.
 LABEL_VOLUME_RANGE = 0.2
+
+#: Attribute -> its key in the stored records, where they differ.
+_STORED_KEYS = {"stability_tests": "trials", "error_ratio_to_best": "standing"}
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class LabelledPoint:
-    """A labelled frame near the crystal's volume: what it costs to compress, label and model."""
+    """Energy and pressure of a labelled frame near the equilibrium volume, by label and by model."""
 
     volume_A3_per_atom: float
     energy_eV_per_atom: float
@@ -56,7 +60,7 @@ class LabelledPoint:
 
 @dataclass(frozen=True)
 class Crystal:
-    """The lowest labelled crystal by one potential; None with a flaw where it has no such thing."""
+    """The lowest labelled crystal with one potential; None, with a flaw, for what is not defined."""
 
     equation_of_state: EquationOfState | None
     stiffness: Stiffness | None
@@ -71,40 +75,49 @@ class Promotion:
     promoted: bool
     reason: str
     ratio: float | None
-    """Geometric mean of the ratios of the force and the energy RMSE to those it was judged by."""
-    standing: float
-    """Of the promoted model: its errors over the lowest of the campaign, never below 1."""
+    """Geometric mean of the ratios of force and energy RMSE to those of the baseline."""
+    error_ratio_to_best: float
+    """Errors of the promoted model relative to the best model of the campaign; at least 1."""
+
+    def to_record(self) -> dict[str, Any]:
+        """For JSON; the error ratio has the key ``standing``."""
+        return {_STORED_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_record`."""
+        return cls(**_attributes(record))
 
 
 @dataclass(frozen=True)
 class ModelReport:
-    """All that was found out about a trained model."""
+    """Errors and physical properties of a trained model."""
 
     weights_sha256: str
     dataset_sha256: str
     held_out: dict[str, dict[str, Any]]
-    """Errors on the same held-out labels, of ``model``, ``promoted`` (the campaign's best before
-    it, if any), ``surrogate`` and ``mean_predictor``."""
+    """Errors on the same held-out labels, of ``model``, ``promoted`` (the earlier best model of the
+    campaign, if any), ``surrogate`` and ``mean_predictor``."""
     by_seed_kind: dict[str, dict[str, Any]]
     by_temperature: dict[str, dict[str, Any]]
     crystals: dict[str, Crystal]
-    """By ``model`` and by ``surrogate``; empty where no label is of a crystal."""
+    """With ``model`` and with ``surrogate``; empty where no label is of a crystal."""
     crystal_formula: str | None
     labelled_points: list[LabelledPoint]
     pair_curves: list[PairCurve]
-    trials: list[Trial]
+    stability_tests: list[StabilityTest]
     uncertainty: dict[str, Any] | None = None
     """:class:`~mlip_assets.training.Calibration` of its committee, if it has one."""
     promotion: Promotion | None = None
     learning_curve: list[LearningPoint] = field(default_factory=list)
-    """Of the campaign's rounds until now."""
+    """Of the rounds of the campaign until now."""
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """PNG by name."""
 
     @property
     def is_stable(self) -> bool:
-        """Whether the dynamics broke no guard at any temperature."""
-        return all(trial.stopped_by is None for trial in self.trials)
+        """Whether no guard stopped the dynamics at any temperature."""
+        return all(test.stopped_by is None for test in self.stability_tests)
 
     def save(self, folder: Path) -> None:
         """Write the pictures and, last, ``report.json``, which commits them."""
@@ -114,35 +127,36 @@ class ModelReport:
         for name, png in self.pictures.items():
             with write_atomically(folder / f"{name}.png") as aside:
                 aside.write_bytes(png)
-        record = {k: v for k, v in asdict(self).items() if k != "pictures"}
+        record = {_STORED_KEYS.get(k, k): v for k, v in asdict(self).items() if k != "pictures"}
+        record["promotion"] = self.promotion and self.promotion.to_record()
         write_text(folder / REPORT_NAME, json.dumps(_plain(record), indent=1) + "\n")
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Read the files of :meth:`save`.
 
         Raises
         ------
         FileNotFoundError
-            The folder holds no committed report.
+            The folder contains no committed report.
         """
-        record = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-        promotion = record.pop("promotion")
+        record = _attributes(json.loads((folder / REPORT_NAME).read_text(encoding="utf-8")))
+        promotion = record["promotion"]
         return cls(
             **record
             | {
                 "crystals": {name: _crystal(c) for name, c in record["crystals"].items()},
                 "labelled_points": [LabelledPoint(**p) for p in record["labelled_points"]],
                 "pair_curves": [PairCurve(**_tuples(p)) for p in record["pair_curves"]],
-                "trials": [Trial(**_tuples(t)) for t in record["trials"]],
-                "promotion": Promotion(**promotion) if promotion else None,
+                "stability_tests": [StabilityTest(**_tuples(t)) for t in record["stability_tests"]],
+                "promotion": Promotion.from_record(promotion) if promotion else None,
                 "learning_curve": [LearningPoint(**p) for p in record.get("learning_curve", [])],
                 "pictures": {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))},
             }
         )
 
 
-def report_on(
+def make_report(
     model: TrainedModel,
     labelled: Sequence[Atoms],
     isolated_energies: Mapping[str, float],
@@ -152,31 +166,32 @@ def report_on(
     promoted: TrainedModel | None,
     temperatures_K: Sequence[float],
     timestep_fs: float,
-    trial_steps: int,
+    stability_steps: int,
     seed: int,
     device: str = "cpu",
 ) -> ModelReport:
-    """Compare a model with what there was before it, and look at the physics it has learnt.
+    """Compare a model with its baselines on held-out labels, and compute physical properties.
 
     Parameters
     ----------
     model
-        What :func:`mlip_assets.training.fit_mace` returned for these labels.
+        The result of :func:`mlip_assets.training.fit_mace` for these labels.
     labelled, isolated_energies
-        The labels it was trained on.
+        The labels it was trained on, and the isolated-atom energies, eV.
     held_out
-        What the campaign holds out.
+        Record of the campaign's held-out frames.
     surrogate
-        The bare surrogate. Its energies are compared above its own free atoms.
+        The surrogate without fine-tuning, any ASE calculator. Its energies are compared relative to
+        its own isolated atoms.
     promoted
-        The campaign's best model until now, if any; one that lacks an element of the labels is
-        not compared.
+        The promoted model of the campaign, if any. A model that does not support all elements of
+        the labels is not compared.
     temperatures_K, timestep_fs
-        Of the campaign's exploration.
-    trial_steps
-        Of the dynamics at each temperature; half as many follow without a thermostat.
+        Temperatures and time step of the stability tests, those of the exploration.
+    stability_steps
+        Steps of the stability test at each temperature; half of it follows without a thermostat.
     seed
-        Of the velocities.
+        Random seed of the velocities.
     device
         ``cpu``, ``cuda`` or ``cuda:1``.
 
@@ -193,11 +208,11 @@ def report_on(
     if not frames:
         raise ValueError("none of the labels is held out; materialize model again")
     progress = Progress("report", 5, "parts")
-    others = {"surrogate": _above_free_atoms(surrogate, frames, isolated_energies)}
+    baselines = {"surrogate": _relative_to_isolated_atoms(surrogate, frames, isolated_energies)}
     elements = [symbol for symbol in model.elements if symbol in isolated_energies]
     if promoted is not None and set(elements) <= set(promoted.elements):
-        others["promoted"] = predict_with(promoted.calculator(device), frames)
-    known = references(frames)
+        baselines["promoted"] = predict_with(promoted.calculator(device), frames)
+    labels = references(frames)
     progress.advance()
     precise = model.calculator(device, dtype="float64")
     lowest = _lowest_crystal(labelled, isolated_energies)
@@ -210,13 +225,13 @@ def report_on(
     progress.advance()
     curves = pair_curves(precise, elements)
     progress.advance()
-    trials = run_trials(
+    tests = run_stability_tests(
         start,
         model.calculator(device),
         surrogate,
         temperatures_K=temperatures_K,
         timestep_fs=timestep_fs,
-        n_steps=trial_steps,
+        n_steps=stability_steps,
         seed=seed,
     )
     progress.advance()
@@ -225,7 +240,7 @@ def report_on(
         dataset_sha256=model.dataset_sha256,
         held_out={
             "model": model.metrics["splits"]["test"],
-            **{name: errors_of(known, predicted) for name, predicted in others.items()},
+            **{name: compute_errors(labels, predicted) for name, predicted in baselines.items()},
             "mean_predictor": model.metrics["mean_predictor"]["test"],
         },
         by_seed_kind=model.metrics["by_seed_kind"]["test"],
@@ -234,20 +249,23 @@ def report_on(
         crystal_formula=lowest.get_chemical_formula("metal") if lowest is not None else None,
         labelled_points=points,
         pair_curves=curves,
-        trials=trials,
+        stability_tests=tests,
         uncertainty=model.metrics.get("uncertainty"),
     )
 
 
-def _above_free_atoms(
+def _relative_to_isolated_atoms(
     calculator: Calculator, frames: Sequence[Atoms], isolated_energies: Mapping[str, float]
 ) -> Properties:
-    """Predictions with the energies moved from the calculator's free atoms to the labels'."""
+    """Predictions with energies shifted from the calculator's isolated atoms to those of the labels."""
     predicted = predict_with(calculator, frames)
     try:
-        shift = {s: e - free_energy(calculator, s) for s, e in isolated_energies.items()}
-    except (ValueError, RuntimeError) as error:  # what needs neighbours or a cell has no free atom
-        _log.warning("report: the surrogate has no free atoms (%s); its energies stay out", error)
+        shift = {s: e - isolated_atom_energy(calculator, s) for s, e in isolated_energies.items()}
+    except (ValueError, RuntimeError) as error:  # the calculator needs neighbours or a cell
+        _log.warning(
+            "report: the surrogate cannot compute isolated atoms (%s); its energies are not compared",
+            error,
+        )
         shift = dict.fromkeys(isolated_energies, np.nan)
     shifts = [np.mean([shift[symbol] for symbol in frame.symbols]) for frame in frames]
     return Properties(predicted.energies + np.array(shifts), predicted.forces, predicted.stresses)
@@ -256,7 +274,7 @@ def _above_free_atoms(
 def _lowest_crystal(
     labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]
 ) -> Atoms | None:
-    """The most strongly bound periodic frame, of those that began as a crystal if there are any."""
+    """The most strongly bound periodic frame; of the crystal seeds, if there are any."""
     periodic = [frame for frame in labelled if frame.pbc.all()]
     crystals = [frame for frame in periodic if frame.info.get("seed_kind") == "crystal"]
     return min(
@@ -267,7 +285,7 @@ def _lowest_crystal(
 
 
 def _crystal_of(frame: Atoms, calculator: Calculator) -> tuple[Crystal, Atoms]:
-    """The crystal's properties, and the structure at rest, or the frame where it finds no rest."""
+    """The properties of the crystal, and the relaxed structure, or the frame if it does not relax."""
     flaws: list[str] = []
 
     def attempt(measure: Callable[[Atoms, Calculator], T], atoms: Atoms) -> T | None:
@@ -277,16 +295,16 @@ def _crystal_of(frame: Atoms, calculator: Calculator) -> tuple[Crystal, Atoms]:
             flaws.append(str(error))
             return None
 
-    at_rest = attempt(relaxed, frame)
-    if at_rest is None:
+    relaxed_frame = attempt(relax, frame)
+    if relaxed_frame is None:
         return Crystal(None, None, None, flaws[0]), frame
     crystal = Crystal(
-        attempt(equation_of_state, at_rest),
-        attempt(stiffness, at_rest),
-        attempt(gamma_phonons, at_rest),
+        attempt(equation_of_state, relaxed_frame),
+        attempt(stiffness, relaxed_frame),
+        attempt(gamma_phonons, relaxed_frame),
         "; ".join(flaws) or None,
     )
-    return crystal, at_rest
+    return crystal, relaxed_frame
 
 
 def _labelled_points(
@@ -295,7 +313,7 @@ def _labelled_points(
     crystals: Mapping[str, Crystal],
     calculator: Calculator,
 ) -> list[LabelledPoint]:
-    """Labels of crystalline frames of the crystal's composition, within a fifth of its volume."""
+    """Labels of crystalline frames with the composition of the crystal, within 20 % of its volume."""
     curve = crystals["model"].equation_of_state if crystals else None
     if curve is None or lowest is None:
         return []
@@ -311,22 +329,28 @@ def _labelled_points(
     ]
     if not near:
         return []
-    known, predicted = references(near), predict_with(calculator, near)
+    labels, predicted = references(near), predict_with(calculator, near)
     pressures, model_pressures = (
         -np.trace(properties.stresses, axis1=1, axis2=2) / 3 / units.GPa
-        for properties in (known, predicted)
+        for properties in (labels, predicted)
     )
     return [
         LabelledPoint(*map(float, row))
         for row in zip(
             [frame.get_volume() / len(frame) for frame in near],
-            known.energies,
+            labels.energies,
             predicted.energies,
             pressures,
             model_pressures,
             strict=True,
         )
     ]
+
+
+def _attributes(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored record by the names of the attributes."""
+    names = {key: name for name, key in _STORED_KEYS.items()}
+    return {names.get(key, key): value for key, value in record.items()}
 
 
 def _crystal(record: dict[str, Any]) -> Crystal:
@@ -345,7 +369,7 @@ def _crystal(record: dict[str, Any]) -> Crystal:
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples they were."""
+    """The record with lists as tuples, which JSON does not have."""
     return {k: _tuple(v) if isinstance(v, list) else v for k, v in record.items()}
 
 
@@ -354,7 +378,7 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: a number that is not finite becomes null."""
+    """The value for JSON; a number that is not finite becomes null."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

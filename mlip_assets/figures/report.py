@@ -28,7 +28,7 @@ def report_pictures(report: ModelReport) -> dict[str, bytes]:
     pictures = {"pair_curves": _pair_curves(report), "errors": _errors(report)}
     if any(crystal.equation_of_state for crystal in report.crystals.values()):
         pictures["crystal"] = _crystal(report)
-    if any(trial.distribution for trial in report.trials):
+    if any(trial.distribution for trial in report.stability_tests):
         pictures["radial_distribution"] = _distributions(report)
     if report.uncertainty and report.uncertainty["scale"] is not None:
         pictures["uncertainty"] = _calibration(report.uncertainty)
@@ -60,7 +60,7 @@ def trial_table(report: ModelReport) -> dg.MetadataValue:
             "drift_meV_per_atom_per_ps": trial.drift_meV_per_atom_per_ps,
             "rdf_difference_from_surrogate": trial.rdf_difference,
         }
-        for trial in report.trials
+        for trial in report.stability_tests
     )
 
 
@@ -207,7 +207,7 @@ def _pair_curves(report: ModelReport) -> bytes:
 
 def _distributions(report: ModelReport) -> bytes:
     """Radial distributions at every temperature, of the model and of the surrogate."""
-    shown = [trial for trial in report.trials if trial.distribution]
+    shown = [trial for trial in report.stability_tests if trial.distribution]
     columns = min(len(shown), 3)
     figure, axes = canvas(-(-len(shown) // columns), columns, 3.6, 2.6)
     for axis in axes[len(shown) :]:

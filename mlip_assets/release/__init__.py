@@ -1,12 +1,12 @@
-"""Which model is promoted, and what is handed to others: package, model card, LAMMPS export."""
+"""Release of a model: promotion, package, model card, export for LAMMPS."""
 
 from __future__ import annotations
 
-from mlip_assets.release.package import pack
-from mlip_assets.release.promotion import PromotedModels, judge
+from mlip_assets.release.package import write_package
+from mlip_assets.release.promotion import PromotedModels, decide_promotion
 
 __all__ = [
     "PromotedModels",
-    "judge",
-    "pack",
+    "decide_promotion",
+    "write_package",
 ]

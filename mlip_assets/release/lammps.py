@@ -1,4 +1,4 @@
-"""The model as LAMMPS reads it: TorchScript by mace-torch's own exporter."""
+"""Export of the model for LAMMPS: TorchScript by mace-torch's exporter."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from ase import Atoms
 from mlip_assets.common.files import write_atomically
 from mlip_assets.surrogates.mace_calculator import keep_kernels, mace_calculator
 
-#: The export and the model may differ by this, relative to the largest force: both are in float64.
+#: Largest difference of the export from the model, relative to the largest force; both in float64.
 TOLERANCE = 1e-6
 
 
 class ExportError(RuntimeError):
-    """The exporter failed, or its file says something else than the model."""
+    """The exporter failed, or the results of its file differ from those of the model."""
 
 
 def export_lammps(model_file: Path, target: Path, probe: Atoms) -> None:
-    """Write the file for LAMMPS' ``pair_style mace``, in float64, having checked it.
+    """Write a checked file for LAMMPS' ``pair_style mace``, in float64.
 
-    The exporter runs as a child process, as its authors mean it to be used, and unpickles the
-    model. Its other format, for ``pair_style mliap``, needs cuEquivariance and so a GPU.
+    The exporter is a command, so it runs in a child process; it unpickles the model. Its other
+    format, for ``pair_style mliap``, needs cuEquivariance and a GPU.
 
     Parameters
     ----------
     model_file
-        A ``.model`` file: only from a source you trust.
+        A ``.model`` file; use files from trusted sources only.
     target
-        Where the TorchScript file goes.
+        Path of the TorchScript file.
     probe
-        A structure on which the file must give the energy and the forces that the model gives.
+        Structure on which energy and forces of the file and of the model are compared.
 
     Raises
     ------
     ExportError
-        The exporter failed or its file disagrees.
+        The exporter failed, or energy or forces differ.
     """
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name) / "export.model"
@@ -65,9 +65,9 @@ def export_lammps(model_file: Path, target: Path, probe: Atoms) -> None:
 
 
 def evaluate_export(exported: Path, atoms: Atoms) -> tuple[float, Any]:
-    """Energy in eV and forces (n_atoms, 3) in eV/Å by the exported file, called as LAMMPS does.
+    """Energy in eV and forces (n_atoms, 3) in eV/Å of the exported file, called as in LAMMPS.
 
-    As with ``no_domain_decomposition``: one process holds all atoms, periodic images are edges.
+    As with ``no_domain_decomposition``: one process has all atoms, periodic images are edges.
     """
     import torch
     from mace import data
@@ -86,7 +86,7 @@ def evaluate_export(exported: Path, atoms: Atoms) -> tuple[float, Any]:
         loader = torch_geometric.dataloader.DataLoader(graphs, batch_size=1)
         batch = next(iter(loader)).to_dict()
         batch["positions"].requires_grad_(True)
-        # the exporter's file takes tensors alone
+        # the exported module accepts tensors only
         tensors = {key: value for key, value in batch.items() if torch.is_tensor(value)}
         result = module(tensors, torch.ones(len(atoms), dtype=torch.float64), False)
     finally:
@@ -98,10 +98,10 @@ def _verify(exported: Path, model_file: Path, probe: Atoms) -> None:
     atoms = Atoms(probe.numbers, probe.positions, cell=probe.cell, pbc=probe.pbc)
     energy, forces = evaluate_export(exported, atoms)
     atoms.calc = mace_calculator(model_file, default_dtype="float64")
-    known = atoms.get_forces()
-    scale = max(float(np.abs(known).max()), 1.0)
+    expected = atoms.get_forces()
+    scale = max(float(np.abs(expected).max()), 1.0)
     difference = max(
-        abs(energy - atoms.get_potential_energy()), float(np.abs(forces - known).max())
+        abs(energy - atoms.get_potential_energy()), float(np.abs(forces - expected).max())
     )
     if not difference <= TOLERANCE * scale:
         raise ExportError(

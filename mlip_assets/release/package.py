@@ -1,4 +1,4 @@
-"""What a campaign hands over: model, exports, card, data and report in one folder."""
+"""The package of a campaign: model, exports, model card, data and report in one folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mlip_assets.common.files import fsync_folder, sha256_of_file, write_text
 from mlip_assets.evaluation.report import ModelReport
 from mlip_assets.release.card import model_card
 from mlip_assets.release.lammps import export_lammps
-from mlip_assets.training.held_out import HeldOut
 from mlip_assets.training.labels import dataset_sha256, structure_sha256
 from mlip_assets.training.model import TrainedModel
+from mlip_assets.training.splits import HeldOut
 
 ASE_SNIPPET = '''"""{name}: relax a structure and run molecular dynamics. Needs mace-torch and ASE."""
 
@@ -30,7 +30,7 @@ from ase.optimize import BFGS
 from mace.calculators import MACECalculator
 
 here = Path(__file__).parent
-calculator = MACECalculator(  # the file is a pickle: only from a source you trust
+calculator = MACECalculator(  # the file is a pickle: use files from trusted sources only
     model_paths=str(here / "{name}.model"), device="cpu", default_dtype="float32"
 )
 atoms = read(sys.argv[1]) if len(sys.argv) > 1 else read(here / "dataset.extxyz", -1)
@@ -42,7 +42,7 @@ print(f"after 0.1 ps at 300 K: {{atoms.get_potential_energy():.4f}} eV")
 '''
 
 
-def pack(
+def write_package(
     folder: Path,
     campaign: Campaign,
     model: TrainedModel,
@@ -51,31 +51,36 @@ def pack(
     isolated: Sequence[Atoms],
     held_out: HeldOut,
 ) -> Path:
-    """Write ``folder``, whole or not at all; what was there before is replaced.
+    """Write the complete ``folder``, or nothing; an earlier folder is replaced.
 
     Parameters
     ----------
     folder
-        Where it goes, such as ``data/silicon/package``.
+        Folder of the package, such as ``data/silicon/package``.
     campaign
-        Whose settings and name it bears.
+        Gives the name of the files and ``campaign.yaml``.
     model, report
-        The promoted model and the report on it.
+        The promoted model and its report.
     labelled, isolated
-        The labels and free atoms it was trained on.
+        The labels and isolated atoms it was trained on.
     held_out
-        Marks the frames of ``dataset.extxyz`` by ``held_out=T``.
+        Record of the held-out frames, which have ``held_out=T`` in ``dataset.extxyz``.
+
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
     ValueError
-        The report or the labels are those of another model.
+        The report or the labels belong to another model.
     ExportError
         The export for LAMMPS failed.
     """
     energies = {atom.get_chemical_formula(): atom.info["REF_energy"] for atom in isolated}
     if report.weights_sha256 != model.weights_sha256:
-        raise ValueError("the report is on another model; materialize model_report again")
+        raise ValueError("the report belongs to another model; materialize model_report again")
     if model.dataset_sha256 != dataset_sha256(labelled, energies):
         raise ValueError(
             "the labels are not those the model was trained on; materialize model and model_report "

@@ -1,4 +1,4 @@
-"""A committee beside the model: where its members disagree, and how far wrong the model is there."""
+"""The committee of a model: splits of its members, and calibration of its spread."""
 
 from __future__ import annotations
 
@@ -19,70 +19,77 @@ Floats = NDArray[np.float64]
 
 _log = logging.getLogger(__name__)
 
-#: Of the training labels, what each further member is trained on. Members that see the same data
-#: and differ in the order of the batches alone, tuned from the same weights, agree too well.
-SHARE = 0.8
-#: Fewer training labels leave no meaningful share.
-FEWEST_LABELS = 10
-#: Fewer frames do not determine a scale.
-FEWEST_FRAMES = 5
-#: eV/Å. Members agree so well only where forces vanish by symmetry; rounding is no uncertainty.
-SMALLEST_SPREAD = 1e-4
+#: Fraction of the training labels on which each other member is trained. Members that are tuned
+#: from the same weights on the same labels, in another order, have too small a spread.
+MEMBER_FRACTION = 0.8
+#: Training labels that a committee needs.
+MIN_LABELS = 10
+#: Frames that the fit of a scale needs.
+MIN_FRAMES = 5
+#: Smaller spreads occur only where forces vanish by symmetry, and are rounding errors.
+MIN_SPREAD_EV_PER_A = 1e-4
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the spread of a committee is worth as a prediction of the model's force error."""
+    """How well the spread of a committee predicts the force error of the model."""
 
     scale: float | None
-    """Times the spread of a frame: its expected force RMSE. None where it is not known."""
+    """Factor from the spread of a frame to its expected force RMSE; None where it is not known."""
     spearman: float | None
     """Rank correlation of spread and error over the frames."""
     within_1: float | None
-    """Share of the frames with an error below the calibrated spread; each is judged by the scale
-    that the other frames give."""
+    """Fraction of the frames with an error below the calibrated spread; the scale for each frame is
+    fitted to the other frames."""
     within_2: float | None
-    """The same, below twice the calibrated spread."""
+    """Fraction of the frames with an error below twice the calibrated spread."""
     n_frames: int
     frames: str
-    """``held-out``, or ``validation and held-out`` where those alone are too few."""
+    """``held-out``, or ``validation and held-out`` where the held-out frames are too few."""
     reason: str | None
     """Why there is no scale."""
     errors_eV_per_A: list[float]
-    """Force RMSE of each frame, over its components."""
+    """Force RMSE of each frame, over its components, eV/Å."""
     spreads_eV_per_A: list[float]
-    """Largest :func:`mlip_assets.dynamics.force_spread` in each frame, not yet scaled."""
+    """Largest :func:`mlip_assets.surrogates.force_spread` in each frame, eV/Å, before scaling."""
 
 
 def member_splits(split: Split, n_members: int, *, seed: int) -> list[Split]:
-    """What each member beside the main model is trained on: a random 80 % of the training labels.
+    """Splits of the members other than the main model: a random 80 % of the training labels each.
 
-    The delete-d jackknife (Shao & Wu, Ann. Stat. 17, 1176 (1989)). Validation and held-out sets are
-    those of the main model. A frame that alone holds an element is never left out.
+    This is the delete-d jackknife (Shao & Wu, Ann. Stat. 17, 1176 (1989)). Validation and held-out
+    sets are those of the main model. The only frame with an element is always kept.
 
     Parameters
     ----------
+    split
+        Split of the main model.
     n_members
-        Beside the main model. None are made from fewer than ten training labels.
+        Number of members other than the main model.
     seed
-        Of the draws; member i is the same whatever the number of members.
+        Random seed. Member i does not depend on the number of members.
+
+    Returns
+    -------
+    list[Split]
+        Empty for fewer than ten training labels.
     """
-    if n_members and len(split.train) < FEWEST_LABELS:
+    if n_members and len(split.train) < MIN_LABELS:
         _log.warning(
             "training: %d training labels are too few for a committee; at least %d are needed",
             len(split.train),
-            FEWEST_LABELS,
+            MIN_LABELS,
         )
         return []
     return [
-        replace(split, train=_share(split.train, np.random.default_rng([seed, number])))
+        replace(split, train=_random_part(split.train, np.random.default_rng([seed, number])))
         for number in range(1, n_members + 1)
     ]
 
 
-def _share(frames: Sequence[Atoms], generator: np.random.Generator) -> list[Atoms]:
+def _random_part(frames: Sequence[Atoms], generator: np.random.Generator) -> list[Atoms]:
     kept = set(range(len(frames)))
-    n_kept = round(SHARE * len(frames))
+    n_kept = round(MEMBER_FRACTION * len(frames))
     elements = [set(frame.numbers.tolist()) for frame in frames]
     for index in generator.permutation(len(frames)).tolist():
         if len(kept) > n_kept and elements[index] <= set().union(
@@ -92,7 +99,7 @@ def _share(frames: Sequence[Atoms], generator: np.random.Generator) -> list[Atom
     return [frames[index] for index in sorted(kept)]
 
 
-def calibrated(
+def calibrate_committee(
     split: Split, predicted: Mapping[str, Properties], members: Sequence[Path]
 ) -> tuple[tuple[Path, ...], Calibration | None]:
     """Compare the spread of a committee with the errors of its main model on the held-out frames.
@@ -100,34 +107,34 @@ def calibrated(
     Parameters
     ----------
     split
-        Of the main model.
+        Split of the main model.
     predicted
-        What the main model says of each set.
+        Predictions of the main model for each set.
     members
-        The ``.model`` files of the others; they are unpickled.
+        ``.model`` files of the other members; they are unpickled.
 
     Returns
     -------
     tuple
         The members whose training did not diverge, and the calibration; None without members.
     """
-    sets = ["test"] if len(split.test) >= FEWEST_FRAMES else ["valid", "test"]
+    sets = ["test"] if len(split.test) >= MIN_FRAMES else ["valid", "test"]
     frames = [frame for name in sets for frame in split.by_name[name]]
-    said = [np.concatenate([predicted[name].forces for name in sets])]
-    kept = []
+    committee_forces = [np.concatenate([predicted[name].forces for name in sets])]
+    converged = []
     for member in members:
         forces = predict(member, {"frames": frames})["frames"].forces
         if np.isfinite(forces).all():
-            kept.append(member)
-            said.append(forces)
+            converged.append(member)
+            committee_forces.append(forces)
         else:
             _log.warning("training: %s diverged and is left out of the committee", member)
-    if not kept:
+    if not converged:
         return (), None
     ends = np.cumsum([len(frame) for frame in frames])[:-1]
-    errors = np.split(said[0] - references(frames).forces, ends)
-    spreads = np.split(force_spread(np.array(said)), ends)
-    return tuple(kept), calibrate(
+    errors = np.split(committee_forces[0] - references(frames).forces, ends)
+    spreads = np.split(force_spread(np.array(committee_forces)), ends)
+    return tuple(converged), calibrate(
         np.array([np.sqrt(np.mean(error**2)) for error in errors]),
         np.array([spread.max() for spread in spreads]),
         frames="held-out" if sets == ["test"] else "validation and held-out",
@@ -135,18 +142,18 @@ def calibrated(
 
 
 def calibrate(errors: Floats, spreads: Floats, *, frames: str = "held-out") -> Calibration:
-    r"""Fit the scale that turns spreads into expected errors.
+    r"""Fit the scale from spreads to expected errors.
 
-    With the components of a frame's force error drawn from a Gaussian of width ``s * spread``, the
-    likelihood of all frames, each counting once, is greatest at
+    Assume that the components of the force error of a frame are Gaussian with standard deviation
+    ``s * spread``, and that each frame has weight one. The maximum-likelihood scale is
 
     .. math:: s^2 = \frac{1}{N} \sum_f \frac{\mathrm{RMSE}_f^2}{\mathrm{spread}_f^2},
 
-    the scaling of Imbalzano et al., "Uncertainty estimation for molecular dynamics and sampling",
-    J. Chem. Phys. 154, 074102 (2021). Their correction for few members, (M - 3)/(M - 1), is not
-    applied: it is for the variance of one number, which few members leave wide open, while a spread
-    here is taken over all the atoms of a frame. With N frames the scale is uncertain by about
-    1/sqrt(2 N) where frames count as single errors: a quarter for eight.
+    as in Imbalzano et al., "Uncertainty estimation for molecular dynamics and sampling", J. Chem.
+    Phys. 154, 074102 (2021). Their correction for few members, (M - 3)/(M - 1), is not applied: it
+    is for the variance of a single number, while a spread here is a maximum over all atoms of a
+    frame. With N frames the relative uncertainty of the scale is about 1/sqrt(2 N), a quarter for
+    eight frames.
 
     Parameters
     ----------
@@ -155,18 +162,18 @@ def calibrate(errors: Floats, spreads: Floats, *, frames: str = "held-out") -> C
     spreads
         Spread of each frame, (n_frames,), eV/Å. Frames with a spread below 0.1 meV/Å are left out.
     frames
-        What they are called.
+        Name of the set of frames, for messages.
     """
-    known = spreads >= SMALLEST_SPREAD
-    errors, spreads = errors[known], spreads[known]
+    is_used = spreads >= MIN_SPREAD_EV_PER_A
+    errors, spreads = errors[is_used], spreads[is_used]
     scale = spearman = None
     within: list[float | None] = [None, None]
-    if enough := len(errors) >= FEWEST_FRAMES:
+    if enough := len(errors) >= MIN_FRAMES:
         ratios = (errors / spreads) ** 2
         scale = float(np.sqrt(ratios.mean()))
         spearman = _rank_correlation(errors, spreads)
-        of_others = (ratios.sum() - ratios) / (len(ratios) - 1)
-        within = [float(np.mean(ratios < times**2 * of_others)) for times in (1, 2)]
+        squared_scales = (ratios.sum() - ratios) / (len(ratios) - 1)
+        within = [float(np.mean(ratios < times**2 * squared_scales)) for times in (1, 2)]
     return Calibration(
         scale=scale,
         spearman=spearman,
@@ -174,7 +181,7 @@ def calibrate(errors: Floats, spreads: Floats, *, frames: str = "held-out") -> C
         within_2=within[1],
         n_frames=len(errors),
         frames=frames,
-        reason=None if enough else f"{len(errors)} {frames} frames, fewer than {FEWEST_FRAMES}",
+        reason=None if enough else f"{len(errors)} {frames} frames, fewer than {MIN_FRAMES}",
         errors_eV_per_A=errors.tolist(),
         spreads_eV_per_A=spreads.tolist(),
     )

@@ -1,4 +1,4 @@
-"""Errors of a potential, computed from its predictions alone and set beside a mean predictor's."""
+"""Errors of any potential on labelled frames, with those of a mean predictor for comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlip_assets.surrogates.mace_calculator import mace_calculator
 
 Floats = NDArray[np.float64]
 
-#: What the errors of a set are broken down by -> the key in ``info``.
+#: Groups of a set for which errors are computed -> the key in ``info`` that defines them.
 _GROUPINGS = {"by_seed_kind": "seed_kind", "by_temperature": "target_temperature_K"}
 
 
@@ -27,46 +27,80 @@ class Properties:
     energies: Floats
     """Per atom, (n_frames,), eV."""
     forces: Floats
-    """All frames one after the other, (n_atoms, 3), eV/Å."""
+    """Of all atoms of all frames, in the order of the frames, (n_atoms, 3), eV/Å."""
     stresses: Floats
     """(n_frames, 3, 3), eV/Å³; NaN for a frame whose label has none."""
 
 
-def evaluate(model_file: Path, frames_by_split: Mapping[str, Sequence[Atoms]]) -> dict[str, Any]:
-    """Errors of a MACE model on labelled frames.
+def evaluate(
+    model: Path | Calculator, frames_by_split: Mapping[str, Sequence[Atoms]]
+) -> dict[str, Any]:
+    """Errors of a potential on labelled frames.
 
     Parameters
     ----------
-    model_file
-        A ``.model`` file. It is unpickled: only from a source you trust.
+    model
+        Any ASE calculator, or a MACE ``.model`` file. The file is unpickled: use files from trusted
+        sources only. A file is evaluated in the precision of its weights, on the CPU.
     frames_by_split
-        Labelled frames under ``"train"`` and the names of any further sets.
+        Labelled frames of ``"train"`` and of any other sets, by name. Labels are ``REF_energy`` in
+        eV, ``REF_forces`` (n_atoms, 3) in eV/Å and optionally ``REF_stress`` (3, 3) in eV/Å³.
 
     Returns
     -------
     dict
-        ``splits``: for each set ``n_frames`` and the errors; ``by_seed_kind`` and
+        ``splits``: ``n_frames`` and the errors of each set. ``by_seed_kind`` and
         ``by_temperature``: the same for each ``info["seed_kind"]`` and each
-        ``info["target_temperature_K"]`` (``unknown`` where a frame has none) of the sets other than
-        ``train``; ``mean_predictor``: for each set the errors of a model that knows only the
-        training set's means (energy per atom, stress; forces zero). Errors are RMSE, MAE and the
-        99th percentile of the absolute error, of the energy (meV/atom), of the force components
-        (meV/Å) and of the nine stress components (meV/Å³ and GPa) where a stress is labelled;
-        ``None`` where nothing could be compared.
+        ``info["target_temperature_K"]`` of the sets other than ``train`` (``unknown`` where a frame
+        has none). ``mean_predictor``: for each set the errors of a constant prediction, the mean
+        energy per atom and stress of the training set and zero forces. Errors are RMSE, MAE and the
+        99th percentile of the absolute error: of the energy (meV/atom), of the force components
+        (meV/Å) and, where a stress is labelled, of its nine components (meV/Å³ and GPa). ``None``
+        where there are no labels to compare or an error is not finite.
+
+    Raises
+    ------
+    KeyError
+        There is no set ``"train"``, or a frame has no energy or no forces.
+    FileNotFoundError
+        The model file does not exist.
+
+    Examples
+    --------
+    Compare a Lennard-Jones potential with labels by EMT:
+
+    >>> from ase.build import bulk
+    >>> from ase.calculators.emt import EMT
+    >>> from ase.calculators.lj import LennardJones
+    >>> frames = []
+    >>> for number in range(4):
+    ...     frame = bulk("Cu", cubic=True)
+    ...     frame.rattle(0.1, seed=number)
+    ...     frame.calc = EMT()
+    ...     frame.info["REF_energy"] = frame.get_potential_energy()
+    ...     frame.arrays["REF_forces"] = frame.get_forces()
+    ...     frames.append(frame)
+    >>> potential = LennardJones(sigma=2.3, epsilon=0.4, rc=6.0)
+    >>> metrics = evaluate(potential, {"train": frames[:3], "test": frames[3:]})
+    >>> metrics["splits"]["test"]["n_frames"]
+    1
+    >>> errors, mean_predictor = metrics["splits"]["test"], metrics["mean_predictor"]["test"]
+    >>> errors["force_rmse_meV_per_A"] < mean_predictor["force_rmse_meV_per_A"]
+    True
     """
-    return metrics_of(frames_by_split, predict(model_file, frames_by_split))
+    return compute_metrics(frames_by_split, predict(model, frames_by_split))
 
 
 def predict(
-    model_file: Path, frames_by_split: Mapping[str, Sequence[Atoms]]
+    model: Path | Calculator, frames_by_split: Mapping[str, Sequence[Atoms]]
 ) -> dict[str, Properties]:
-    """What the model says of each set, in the model's own precision, on the CPU."""
-    calculator = mace_calculator(model_file)
+    """Predictions for each set; ``model`` as in :func:`evaluate`."""
+    calculator = mace_calculator(model) if isinstance(model, Path) else model
     return {name: predict_with(calculator, frames) for name, frames in frames_by_split.items()}
 
 
 def predict_with(calculator: Calculator, frames: Sequence[Atoms]) -> Properties:
-    """What any ASE calculator says of the frames; stresses of fully periodic ones, else NaN."""
+    """Predictions of an ASE calculator; stresses only of fully periodic frames, otherwise NaN."""
     return _collect([_predicted(calculator, frame) for frame in frames])
 
 
@@ -85,10 +119,10 @@ def references(frames: Sequence[Atoms]) -> Properties:
     )
 
 
-def metrics_of(
+def compute_metrics(
     frames_by_split: Mapping[str, Sequence[Atoms]], predicted: Mapping[str, Properties]
 ) -> dict[str, Any]:
-    """See :func:`evaluate`, for predictions already made."""
+    """The metrics of :func:`evaluate` from given predictions."""
     train = references(frames_by_split["train"])
     mean_energy = train.energies.mean()
     labelled_stress = train.stresses[np.isfinite(train.stresses).all(axis=(1, 2))]
@@ -96,13 +130,13 @@ def metrics_of(
     result: dict[str, Any] = {name: {} for name in ("splits", "mean_predictor", *_GROUPINGS)}
     for name, frames in frames_by_split.items():
         known = references(frames)
-        naive = Properties(
+        mean = Properties(
             np.full_like(known.energies, mean_energy),
             np.zeros_like(known.forces),
             np.broadcast_to(mean_stress, known.stresses.shape),
         )
-        result["splits"][name] = errors_of(known, predicted[name])
-        result["mean_predictor"][name] = errors_of(known, naive)
+        result["splits"][name] = compute_errors(known, predicted[name])
+        result["mean_predictor"][name] = compute_errors(known, mean)
         if name != "train":
             for grouping, key in _GROUPINGS.items():
                 result[grouping][name] = _errors_by(key, frames, known, predicted[name])
@@ -116,7 +150,7 @@ def _errors_by(
     labels = np.array([v if isinstance(v, str) else f"{v:g}" for v in values])
     of_atoms = np.repeat(labels, [len(frame) for frame in frames])
     return {
-        str(label): errors_of(
+        str(label): compute_errors(
             *(_select(p, labels == label, of_atoms == label) for p in (known, predicted))
         )
         for label in np.unique(labels)
@@ -131,8 +165,8 @@ def _select(
     )
 
 
-def errors_of(known: Properties, predicted: Properties) -> dict[str, Any]:
-    """RMSE, MAE and P99 as :func:`evaluate` describes them."""
+def compute_errors(known: Properties, predicted: Properties) -> dict[str, Any]:
+    """RMSE, MAE and P99 with the keys and units of :func:`evaluate`."""
     stress = (predicted.stresses - known.stresses)[np.isfinite(known.stresses)]
     errors = {
         ("energy", "meV_per_atom"): (predicted.energies - known.energies) * 1e3,
@@ -156,7 +190,7 @@ _MEASURES: dict[str, Callable[[Floats], np.floating[Any]]] = {
 
 
 def _number(value: np.floating[Any]) -> float | None:
-    """A float that JSON can hold."""
+    """A finite float for JSON, or None."""
     return float(value) if np.isfinite(value) else None
 
 

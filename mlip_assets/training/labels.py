@@ -1,10 +1,10 @@
-"""What a label must be before anything learns from it.
+"""Checks of the labels before a training, and their hashes.
 
 A labelled frame is an :class:`ase.Atoms` with ``info["REF_energy"]`` (free energy, eV),
 ``arrays["REF_forces"]`` (eV/Å) and, when it is periodic, ``info["REF_stress"]`` ((3, 3), eV/Å³,
 positive under tension as in ASE). ``info`` may also hold ``frame_id``, ``walker``, ``seed_kind``,
-``seed_name``, ``label_key``, ``settings_hash``, and ``config_weight``, the frame's weight in the loss
-(1 where it is missing; errors are never weighted).
+``seed_name``, ``label_key``, ``settings_hash``, and ``config_weight``, the weight of the frame in the
+loss (default 1; errors are never weighted).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mlip_assets.campaign import GateSettings
 from mlip_assets.labelling.dimers import is_dimer
 from mlip_assets.labelling.gates import energy_outliers
 
-#: In ``info``: how often a frame counts in the loss.
+#: Key in ``info`` of the weight of a frame in the loss.
 WEIGHT_KEY = "config_weight"
-#: Formation energy from free atoms, eV/atom. The most strongly bound solids reach about -9 (W) and
-#: a hot or compressed frame a few eV above its crystal; beyond this range the isolated atoms were
-#: computed with other settings than the frames, or the calculation went wrong. Dimers have no upper
-#: end: their cores repel as hard as they may.
+#: Formation energy from isolated atoms, eV/atom. The most strongly bound solids have about -9 (W),
+#: and a hot or compressed frame a few eV more than its crystal. Outside this range the isolated atoms
+#: were computed with other settings than the frames, or the calculation is wrong. Dimers have no
+#: upper limit, because of the repulsion of their cores.
 FORMATION_RANGE_EV = (-15.0, 5.0)
-#: Half of the frames but dimers must lie below this: matter is bound, save for colliding rare-gas
-#: atoms.
-MEDIAN_FORMATION_CEILING_EV = 0.5
+#: Largest median formation energy of the frames other than dimers, eV/atom. Most frames are bound;
+#: colliding rare-gas atoms have a small positive energy.
+MAX_MEDIAN_FORMATION_EV = 0.5
 MAX_LISTED_PROBLEMS = 10
 
 
 class LabelError(ValueError):
-    """Labels that must not be trained on; the message lists what is wrong, one frame a line."""
+    """Labels that cannot be used for training; the message has one line for each wrong frame."""
 
 
 def check_labels(
@@ -42,25 +42,26 @@ def check_labels(
     isolated_energies: Mapping[str, float],
     gates: GateSettings | None = None,
 ) -> None:
-    """Refuse labels that are missing, not finite, mixed, or of another kind than the free atoms.
+    """Check that labels are present, finite, of one settings hash, and consistent with the E0.
 
-    And energies that stand alone, by the rule of the labelling gates: further than their
-    ``max_energy_deviation_eV_per_atom`` and twelve standard deviations from the median of their
-    likes (:func:`mlip_assets.labelling.gates.energy_outliers`).
+    Energy outliers are refused by the rule of the labelling gates
+    (:func:`mlip_assets.labelling.gates.energy_outliers`): the energy differs from the median of the
+    frames of equal composition and periodicity by more than ``max_energy_deviation_eV_per_atom``
+    and by more than twelve standard deviations.
 
     Parameters
     ----------
     labelled
         Labelled frames.
     isolated_energies
-        Energy of the free atom of each element, eV, computed as the labels were.
+        Isolated-atom energy of each element (MACE's E0), eV, with the settings of the labels.
     gates
-        By which the labels were accepted; None for the defaults.
+        Gates by which the labels were accepted; None for the defaults.
 
     Raises
     ------
     LabelError
-        Naming each frame at fault (the first ten) and what to do.
+        The message names each wrong frame (the first ten) and gives the remedy.
     """
     if not labelled:
         raise LabelError("no labelled frames; label some before training")
@@ -74,17 +75,17 @@ def check_labels(
     if problems:
         more = len(problems) - MAX_LISTED_PROBLEMS
         listed = problems[:MAX_LISTED_PROBLEMS] + ([f"... and {more} more"] if more > 0 else [])
-        raise LabelError("these labels cannot be trained on:\n" + "\n".join(listed))
+        raise LabelError("these labels cannot be used for training:\n" + "\n".join(listed))
 
 
 def formation_energy(atoms: Atoms, isolated_energies: Mapping[str, float]) -> float:
-    """Label minus the free atoms, eV/atom."""
-    free = sum(isolated_energies[symbol] for symbol in atoms.get_chemical_symbols())
-    return float(atoms.info["REF_energy"] - free) / len(atoms)
+    """Labelled energy minus the energies of the isolated atoms, eV/atom."""
+    isolated = sum(isolated_energies[symbol] for symbol in atoms.get_chemical_symbols())
+    return float(atoms.info["REF_energy"] - isolated) / len(atoms)
 
 
 def name_of(atoms: Atoms) -> str:
-    """How messages call a frame."""
+    """Name of a frame in messages."""
     where = ", ".join(
         str(atoms.info[key]) for key in ("seed_name", "walker", "label_key") if key in atoms.info
     )
@@ -92,7 +93,7 @@ def name_of(atoms: Atoms) -> str:
 
 
 def frame_sha256(atoms: Atoms) -> str:
-    """SHA-256 of a frame's structure, labels, origin and weight; independent of everything else in it."""
+    """SHA-256 of structure, labels, origin and weight of a frame, and of nothing else."""
     digest = hashlib.sha256()
     numbers = (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions)
     labels = (atoms.info["REF_energy"], atoms.arrays["REF_forces"], atoms.info.get("REF_stress", 0))
@@ -105,7 +106,7 @@ def frame_sha256(atoms: Atoms) -> str:
 
 
 def structure_sha256(atoms: Atoms) -> str:
-    """SHA-256 of a frame's elements, positions, cell and periodicity, whatever its labels are."""
+    """SHA-256 of elements, positions, cell and periodicity of a frame, independent of its labels."""
     digest = hashlib.sha256()
     for array in (atoms.numbers, atoms.pbc, atoms.cell.array, atoms.positions):
         digest.update(np.ascontiguousarray(array, dtype=np.float64).tobytes() + b"|")
@@ -113,7 +114,7 @@ def structure_sha256(atoms: Atoms) -> str:
 
 
 def dataset_sha256(labelled: Sequence[Atoms], isolated_energies: Mapping[str, float]) -> str:
-    """SHA-256 of all labels and free atoms, independent of the order of the frames."""
+    """SHA-256 of all labels and isolated atoms, independent of the order of the frames."""
     content = [
         sorted(frame_sha256(atoms) for atoms in labelled),
         sorted((symbol, float(energy)) for symbol, energy in isolated_energies.items()),
@@ -139,7 +140,7 @@ def _problems_of(atoms: Atoms, isolated_energies: Mapping[str, float]) -> Iterat
         yield "REF_stress has values that are not finite; leave it out"
     missing = sorted(set(atoms.get_chemical_symbols()) - set(isolated_energies))
     if missing:
-        yield f"isolated_energies lacks {', '.join(missing)}; compute the free atom as the labels"
+        yield f"isolated_energies lacks {', '.join(missing)}; compute the isolated atom as the labels"
     elif energy is not None and np.isfinite(energy):
         formation = formation_energy(atoms, isolated_energies)
         low, high = FORMATION_RANGE_EV
@@ -167,8 +168,9 @@ def _problems_of_the_set(
             yield f"{name_of(atoms)}: formation energy {outlier}; label it again or leave it out"
     bound = [e for atoms, e in zip(labelled, energies, strict=True) if not is_dimer(atoms)]
     median = float(np.median(bound)) if bound else -np.inf
-    if median > MEDIAN_FORMATION_CEILING_EV:
+    if median > MAX_MEDIAN_FORMATION_EV:
         yield (
-            f"half of the frames lie more than {median:.2f} eV/atom above free atoms, so nothing "
-            "is bound; were the isolated atoms computed with the same settings as the frames?"
+            f"the median energy of the frames is {median:.2f} eV/atom above that of the isolated "
+            "atoms, so most frames are not bound; were the isolated atoms computed with the same "
+            "settings as the frames?"
         )

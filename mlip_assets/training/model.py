@@ -1,4 +1,4 @@
-"""A trained potential with its errors, and how it is kept."""
+"""A trained potential with its errors and its origin, and the folder that stores it."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ MEMBER_NAMES = "committee_*.model"
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A MACE potential: where its file lies, where it came from and how well it does."""
+    """A MACE potential: its file, its origin and its errors."""
 
     model_file: Path
-    """A pickled ``torch.nn.Module``, as ``MACECalculator`` and LAMMPS exporters read it."""
+    """A pickled ``torch.nn.Module``, the format of ``MACECalculator`` and the LAMMPS exporter."""
     metrics: dict[str, Any]
-    """What :func:`mlip_assets.training.evaluate` returns, ``n_left_out``, and ``training``:
-    ``epochs`` run, whether it ``stopped_early``, the first ``stage_two_epoch``, the ``batch_size``
-    that fitted, ``n_replayed`` structures, and the ``curve`` as
-    :func:`mlip_assets.training.curve.read_curve` returns it; of a committee, ``uncertainty`` as
-    well, see :class:`mlip_assets.training.Calibration`."""
+    """The result of :func:`mlip_assets.training.evaluate`, ``n_left_out``, and ``training``:
+    number of ``epochs``, whether it ``stopped_early``, the first ``stage_two_epoch``, the
+    ``batch_size`` that was used, the number of replay structures (``n_replayed``), and the
+    ``curve`` of :func:`mlip_assets.training.trainer.log.read_curve`. With a committee also
+    ``uncertainty``, see :class:`mlip_assets.training.Calibration`."""
     dataset_sha256: str
-    """Of the labels and free atoms it was trained, validated and tested on."""
+    """Hash of the labels and isolated atoms used for training, validation and testing."""
     weights_sha256: str
-    """Of the weights; the same for every run of the same training on one machine."""
+    """Hash of the weights; equal for every run of the same training on one machine."""
     parity: Mapping[str, NDArray[np.float64]]
     """``{split}_{energy|forces}_{reference|predicted}``: eV/atom (n,) and eV/Å (n_atoms, 3)."""
     elements: tuple[str, ...]
-    """The only elements it knows, by atomic number: of the labels, and of what was replayed."""
+    """The elements it supports, by atomic number: of the labels and of the replay structures."""
     start_from: str
     """``surrogate`` or ``scratch``."""
     wall_s: float
-    """Wall time of the training, without what an interrupted run spent before it."""
+    """Wall time of the training, without that of an interrupted run before it."""
     members: tuple[Path, ...] = ()
-    """Further models whose disagreement with this one tells where it is unsure."""
+    """Other members of the committee. Their spread is an estimate of the error."""
 
     def calculator(
         self, device: str = "cpu", dtype: Literal["float32", "float64"] = "float32"
     ) -> Calculator:
         """An ASE calculator (energies, forces, stress). The model file is unpickled.
 
-        float32 is what the model was trained in and right for molecular dynamics; float64 for
+        float32 is the precision of the training and is used for molecular dynamics; use float64 for
         relaxations, phonons and finite differences.
         """
         return mace_calculator(self.model_file, device, default_dtype=dtype)
 
     @property
     def force_rmse_eV_per_A(self) -> float:
-        """Of the components, on the held-out labels; infinite where it is not finite."""
+        """RMSE of the force components on the held-out labels, eV/Å; infinite where it is not finite."""
         rmse = self.metrics["splits"]["test"]["force_rmse_meV_per_A"]
         return np.inf if rmse is None else rmse / 1000
 
     def expected_error(self, spread: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """Force RMSE (n,) to expect, eV/Å, of frames of which the committee has this spread (n,).
+        """Expected force RMSE (n,), eV/Å, of frames whose committee spread is ``spread`` (n,), eV/Å.
 
-        None where there is no committee, or too few held-out labels to calibrate it.
+        None without a committee, or with too few held-out labels to calibrate it.
         """
         scale = self.metrics.get("uncertainty", {}).get("scale")
         return None if scale is None else scale * spread
@@ -76,15 +76,17 @@ class TrainedModel:
     def save(self, folder: Path) -> None:
         """Write models, ``parity.npz`` and, last, ``metrics.json``, which commits them.
 
-        All lie side by side: ``model.model`` and ``committee_1.model``, ``committee_2.model``, …
+        The folder contains ``model.model``, ``committee_1.model``, ``committee_2.model``, …
         """
-        (folder / METRICS_NAME).unlink(missing_ok=True)  # from here on no older commit is valid
-        kept = {folder / MODEL_NAME: self.model_file}
-        kept |= {_member(folder, i): file for i, file in enumerate(self.members, 1)}
-        for path, file in kept.items():
+        (folder / METRICS_NAME).unlink(
+            missing_ok=True
+        )  # from here on the folder has no committed model
+        files = {folder / MODEL_NAME: self.model_file}
+        files |= {_member(folder, i): file for i, file in enumerate(self.members, 1)}
+        for path, file in files.items():
             with write_atomically(path) as aside:
                 shutil.copyfile(file, aside)
-        for older in set(folder.glob(MEMBER_NAMES)) - set(kept):
+        for older in set(folder.glob(MEMBER_NAMES)) - set(files):
             older.unlink()
         with write_atomically(folder / PARITY_NAME) as aside, aside.open("wb") as stream:
             np.savez_compressed(stream, **self.parity)  # type: ignore[arg-type]
@@ -95,21 +97,21 @@ class TrainedModel:
             "dataset_sha256": self.dataset_sha256,
             "weights_sha256": self.weights_sha256,
             "model_file_sha256": sha256_of_file(self.model_file),
-            "members_sha256": [sha256_of_file(path) for path in kept][1:],
+            "members_sha256": [sha256_of_file(path) for path in files][1:],
             "wall_s": self.wall_s,
         }
         write_text(folder / METRICS_NAME, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote; nothing is unpickled yet.
+        """Read the files of :meth:`save`; no model is unpickled.
 
         Raises
         ------
         FileNotFoundError
-            If the folder holds no committed model.
+            The folder contains no committed model.
         ValueError
-            If a model file is not the one the metrics belong to.
+            The hash of a model file is not the recorded one.
         """
         record = json.loads((folder / METRICS_NAME).read_text(encoding="utf-8"))
         model_file = folder / MODEL_NAME

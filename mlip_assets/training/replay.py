@@ -1,4 +1,4 @@
-"""Replay: structures of the foundation model's world that a fine-tuned model must not forget."""
+"""Replay data against catastrophic forgetting in the fine-tuning of a foundation model."""
 
 from __future__ import annotations
 
@@ -19,55 +19,56 @@ from mlip_assets.training.errors import predict_with
 if TYPE_CHECKING:
     import torch
 
-#: mace-torch's names of the two heads: the labels', and the foundation model's.
+#: mace-torch's names of the two heads: of the labels, and of the replay data.
 LABEL_HEAD, REPLAY_HEAD = "Default", "pt_head"
 VALID_FRACTION = 0.1
-#: The kept head may differ from the same head of the whole by the rounding of float32 alone.
+#: Largest relative difference of the extracted head from the same head in the full model: the
+#: rounding of float32.
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Structures with what the foundation model says of them, as labels of a second head."""
+    """Structures with the predictions of the foundation model, as labels of a second head."""
 
     train: list[Atoms]
     valid: list[Atoms]
     atomic_energies: Mapping[str, float]
-    """The foundation model's own, of the elements replayed, eV."""
+    """Isolated-atom energies of the foundation model, of the elements in the structures, eV."""
 
 
 def read_structures(path: Path) -> list[Atoms]:
-    """The structures of a replay file, without the labels it may hold."""
+    """The structures of a replay file, without the labels that it may contain."""
     return [
         Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
         for atoms in read(path, index=":")
     ]
 
 
-def replayed(structures: Sequence[Atoms], foundation: torch.nn.Module, seed: int) -> Replay:
-    """Label structures by the foundation model and set a tenth of them aside for validation.
+def label_replay(structures: Sequence[Atoms], foundation: torch.nn.Module, seed: int) -> Replay:
+    """Label structures with the foundation model, and take a tenth of them for validation.
 
-    Labels of their own would have to be of the foundation model's level of theory and zero of
-    energy; its predictions always are (multi-head replay with pseudo-labels, as mace-torch has it).
+    This is multi-head replay with pseudo-labels, as in mace-torch. DFT labels would need the level
+    of theory and the zero of energy of the foundation model; its predictions always have them.
 
     Parameters
     ----------
     structures
-        Two or more, of elements the model knows.
+        Two or more structures, of elements that the model supports.
     foundation
-        A MACE model of one head.
+        A MACE model with one head.
     seed
-        Of the random choice of the validation structures.
+        Random seed of the choice of the validation structures.
     """
     calculator = mace_calculator(foundation)
     labelled = []
     for atoms in structures:
-        known = predict_with(calculator, [atoms])
+        predicted = predict_with(calculator, [atoms])
         frame = atoms.copy()
-        frame.info["REF_energy"] = float(known.energies[0] * len(atoms))
-        frame.arrays["REF_forces"] = known.forces
-        if np.isfinite(known.stresses).all():
-            frame.info["REF_stress"] = known.stresses[0]
+        frame.info["REF_energy"] = float(predicted.energies[0] * len(atoms))
+        frame.arrays["REF_forces"] = predicted.forces
+        if np.isfinite(predicted.stresses).all():
+            frame.info["REF_stress"] = predicted.stresses[0]
         labelled.append(frame)
     order = np.random.default_rng(seed).permutation(len(labelled))
     n_valid = max(1, round(VALID_FRACTION * len(labelled)))
@@ -75,22 +76,22 @@ def replayed(structures: Sequence[Atoms], foundation: torch.nn.Module, seed: int
     return Replay(train, valid, _atomic_energies(foundation, structures))
 
 
-def keep_label_head(model_file: Path, target: Path, probe: Atoms) -> Path:
-    """Write the head of the labels alone to ``target``, by mace-torch's own utility.
+def extract_label_head(model_file: Path, target: Path, probe: Atoms) -> Path:
+    """Write a model with only the head of the labels to ``target``, by mace-torch's utility.
 
     Parameters
     ----------
     model_file
-        A ``.model`` file of two heads.
+        A ``.model`` file with two heads. It is unpickled: use files from trusted sources only.
     target
-        The ``.model`` file of one head.
+        The ``.model`` file with one head.
     probe
-        A structure on which both must agree.
+        Structure on which the predictions of both are compared.
 
     Raises
     ------
     RuntimeError
-        They do not agree.
+        The predictions differ by more than ``TOLERANCE``, relative to the largest force.
     """
     import torch
     from mace.tools.scripts_utils import remove_pt_head
@@ -102,16 +103,16 @@ def keep_label_head(model_file: Path, target: Path, probe: Atoms) -> Path:
         single = remove_pt_head(both, LABEL_HEAD)
     finally:
         torch.set_default_dtype(dtype)
-    whole, alone = (
+    full, extracted = (
         predict_with(mace_calculator(module, head=LABEL_HEAD), [probe]) for module in (both, single)
     )
     difference = max(
-        float(np.abs(whole.energies - alone.energies).max()),
-        float(np.abs(whole.forces - alone.forces).max()),
+        float(np.abs(full.energies - extracted.energies).max()),
+        float(np.abs(full.forces - extracted.forces).max()),
     )
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(whole.forces).max())):
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(full.forces).max())):
         raise RuntimeError(
-            f"the head of the labels, taken out of {model_file}, differs from it by "
+            f"the head of the labels, extracted from {model_file}, differs from it by "
             f"{difference:.2g} eV/atom or eV/Å on {probe.get_chemical_formula()}; do not use it"
         )
     with write_atomically(target) as aside:

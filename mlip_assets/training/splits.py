@@ -1,49 +1,99 @@
-"""Training, validation and test sets that share no near-duplicates."""
+"""Leakage-free training, validation and test sets, and the record of held-out frames."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from mlip_assets.training.held_out import HeldOut
+from mlip_assets.common.files import write_text
 from mlip_assets.training.labels import frame_sha256, structure_sha256
 
-#: Fixed, not the campaign's: the tolerance below holds for these.
+#: Independent of the campaign, because the tolerance below is measured with these settings.
 SOAP: dict[str, Any] = {"r_cut": 5.0, "n_max": 6, "l_max": 4, "sigma": 0.5, "average": "outer"}
-#: Two frames are near-duplicates when their normalised mean SOAP vectors lie closer than this.
-#: Measured on 8-atom silicon cells: frames 10 fs apart lie 0.001-0.003 apart at 300 K and
-#: 0.005-0.009 at 1200 K, any two frames of one 300 K crystal 0.003, and the nearest of 40 frames
-#: picked by DIRECT from 1,120 lie 0.011 apart. So thermal copies of one structure stay together
-#: while a selection made for diversity is hardly grouped at all.
+#: Largest distance of the normalised mean SOAP vectors of near-duplicates. Measured on 8-atom silicon
+#: cells: the distance of frames with 10 fs between them is 0.001-0.003 at 300 K and 0.005-0.009 at
+#: 1200 K; that of any two frames of one crystal at 300 K is 0.003. The smallest distance among 40
+#: frames selected by DIRECT from 1,120 is 0.011. So thermal copies of one structure are grouped, and
+#: the frames of a diverse selection are not.
 SOAP_TOLERANCE = 0.01
-#: Frames of one walker this few steps apart stay together whatever their SOAP distance, which in a
-#: small cluster exceeds the tolerance within 10 fs. (``frame_id`` counts steps within a walker.)
+#: Frames of one walker with at most this number of steps between them are near-duplicates at any SOAP
+#: distance: in a small cluster the distance exceeds the tolerance within 10 fs. (``frame_id`` counts
+#: steps within a walker.)
 ADJACENT_STEPS = 10
 MIN_LABELS = 5
 
 
 @dataclass(frozen=True)
 class Split:
-    """Frames to fit, frames that pick the epoch, and frames never seen in training."""
+    """Frames for the fit, for the choice of the epoch (validation), and never used in training."""
 
     train: list[Atoms]
     valid: list[Atoms]
     test: list[Atoms]
     left_out: list[Atoms]
-    """Near-duplicates of frames on both sides of an earlier split: of no use on either."""
+    """Near-duplicates of frames on both sides of an earlier split; not used."""
 
     @property
     def by_name(self) -> dict[str, list[Atoms]]:
-        """The three sets under their names."""
+        """The three sets by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Structures, by their hashes, on the two sides of all splits of a campaign.
+
+    A model that is fine-tuned from an earlier model has seen the training frames of that model, so
+    a frame must never change its side.
+    """
+
+    test: frozenset[str] = frozenset()
+    """Held out: never used for training or validation."""
+    seen: frozenset[str] = frozenset()
+    """Used for training or validation."""
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read the file of :meth:`save`; empty before the first split.
+
+        Raises
+        ------
+        ValueError
+            The file is not a record of :meth:`save`.
+        """
+        if not path.exists():
+            return cls()
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            test, seen = (frozenset(map(str, record[side])) for side in ("test", "seen"))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not a record of held-out frames ({error!r}); restore it, or delete it "
+                "to draw a new held-out set, with which no earlier error can be compared"
+            ) from error
+        return cls(test, seen)
+
+    def save(self, path: Path) -> None:
+        """Write the complete record, or nothing."""
+        record = {"test": sorted(self.test), "seen": sorted(self.seen)}
+        write_text(path, json.dumps(record, indent=1) + "\n")
+
+    def with_split(self, test: Sequence[Atoms], seen: Sequence[Atoms]) -> HeldOut:
+        """The record extended by one split."""
+        return HeldOut(
+            self.test | {structure_sha256(frame) for frame in test},
+            self.seen | {structure_sha256(frame) for frame in seen},
+        )
 
 
 def split_labels(
@@ -54,29 +104,29 @@ def split_labels(
     seed: int,
     held_out: HeldOut | None = None,
 ) -> Split:
-    """Split labels at random, near-duplicates together and seed kinds in proportion.
+    """Split labels at random by groups of near-duplicates, stratified by the kind of the seed.
 
-    Near-duplicates (SOAP distance below ``SOAP_TOLERANCE``, or one walker at most
-    ``ADJACENT_STEPS`` steps apart; transitively) form groups that are never divided, so that the
-    held-out errors are not those of frames the model has in effect seen. Groups are drawn in an
-    order that depends on the frames and the seed only, never on the order of ``labelled``.
+    Near-duplicates (SOAP distance at most ``SOAP_TOLERANCE``, or at most ``ADJACENT_STEPS`` steps
+    of one walker between them; transitively) form groups. A group is never divided, so that no
+    test frame is nearly equal to a training frame. The order in which groups are drawn depends on
+    the frames and the seed, not on the order of ``labelled``.
 
-    The first split of a campaign draws its test set, and later ones keep it: what was held out
-    stays so, what was seen stays so, and a new frame follows the group it belongs to. One whose
-    group reaches the held-out side is held out as well, or, if it is also the near-duplicate of a
-    frame that was seen, left out. All other new frames are for training. Only where none of the
-    frames held out before is among the labels is a test set drawn again, from unseen groups.
+    The first split of a campaign draws its test set, and later splits keep it. Held-out frames stay
+    held out, and frames used in training stay so. A new frame joins the side of its group: it is
+    held out if its group contains a held-out frame. It is left out if it is also the near-duplicate
+    of a frame used in training. All other new frames are for training. A test set is drawn again,
+    from unused groups, only if the labels contain none of the held-out frames.
 
     Parameters
     ----------
     labelled
         Labelled frames (see :mod:`mlip_assets.training.labels`); ``info["seed_kind"]`` stratifies.
     valid_fraction, test_fraction
-        Shares of the frames, reached as closely as whole groups allow; at least one frame each.
+        Fractions of the frames, as closely as whole groups allow; at least one frame each.
     seed
-        Of the random draw.
+        Random seed.
     held_out
-        What the campaign's earlier splits have decided; None for a first one.
+        Record of the campaign's earlier splits; None for the first split.
 
     Raises
     ------
@@ -94,22 +144,22 @@ def split_labels(
     kinds = [str(frame.info.get("seed_kind", "")) for frame in frames]
     n_test, n_valid = (max(1, round(f * len(frames))) for f in (test_fraction, valid_fraction))
 
-    def lot(group: Sequence[int]) -> bytes:
-        """A random order that a killed training finds again once its split is on record."""
+    def random_key(group: Sequence[int]) -> bytes:
+        """Key of a random order that is the same after the split has been recorded."""
         first = min(structure_sha256(frames[i]) for i in group)
         return hashlib.sha256(f"{seed} {first}".encode()).digest()
 
-    test, seen, unseen = sides.held_out, sides.seen, sorted(sides.unseen, key=lot)
+    test, seen, unseen = sides.held_out, sides.seen, sorted(sides.unseen, key=random_key)
     if not test:
         spare = max(2 - len(seen), 0)
         if len(unseen) <= spare:
             raise ValueError(_too_few_groups(len(frames), len(seen), len(unseen)))
         test, unseen = _draw(unseen, kinds, n_test, leave=spare)
-    remaining = sorted([*seen, *unseen], key=lot)
+    remaining = sorted([*seen, *unseen], key=random_key)
     if len(remaining) < 2:
         raise ValueError(
-            f"beside the held-out frames the {len(frames)} labels hold only {len(remaining)} "
-            "distinct structure(s), too few to train and to pick the epoch on; label new frames"
+            f"without the held-out frames the {len(frames)} labels contain only {len(remaining)} "
+            "distinct structure(s), too few for training and validation; label new frames"
         )
     valid, remaining = _draw(remaining, kinds, n_valid, leave=1)
     return Split(
@@ -122,7 +172,7 @@ def split_labels(
 
 @dataclass(frozen=True)
 class _Sides:
-    """Groups of near-duplicates, by what earlier splits have made of their members."""
+    """Groups of near-duplicates by their side in earlier splits."""
 
     held_out: list[list[int]]
     seen: list[list[int]]
@@ -134,14 +184,14 @@ class _Sides:
         hashes = [structure_sha256(frame) for frame in frames]
         was_test = np.array([h in known.test for h in hashes])
         was_seen = np.array([h in known.seen for h in hashes])
-        beside_seen = (near & was_seen).any(axis=1)
+        is_near_seen = (near & was_seen).any(axis=1)
         sides = cls([], [], [], [])
-        for group in _linked(near):
+        for group in _connected_components(near):
             members = np.array(group)
             if was_test[members].any():
-                is_left = beside_seen[members] & ~was_test[members] & ~was_seen[members]
-                sides.left_out.extend(members[is_left].tolist())
-                sides.held_out.append(members[~is_left & ~was_seen[members]].tolist())
+                is_left_out = is_near_seen[members] & ~was_test[members] & ~was_seen[members]
+                sides.left_out.extend(members[is_left_out].tolist())
+                sides.held_out.append(members[~is_left_out & ~was_seen[members]].tolist())
                 if was_seen[members].any():
                     sides.seen.append(members[was_seen[members]].tolist())
             else:
@@ -150,12 +200,12 @@ class _Sides:
 
 
 def group_near_duplicates(frames: Sequence[Atoms]) -> list[list[int]]:
-    """Indices of the frames by group of near-duplicates, each and all in ascending order."""
-    return _linked(_near_duplicates(frames))
+    """Indices of the frames by group of near-duplicates; groups and indices in ascending order."""
+    return _connected_components(_near_duplicates(frames))
 
 
 def _near_duplicates(frames: Sequence[Atoms]) -> NDArray[np.bool_]:
-    """Which frames are too alike to be on both sides of a split, (n_frames, n_frames)."""
+    """Pairs of frames that must be on one side of a split, (n_frames, n_frames) bool."""
     from sklearn.metrics import pairwise_distances
 
     distance = pairwise_distances(_soap(frames))
@@ -167,11 +217,11 @@ def _near_duplicates(frames: Sequence[Atoms]) -> NDArray[np.bool_]:
     return near
 
 
-def _linked(near: NDArray[np.bool_]) -> list[list[int]]:
-    """The connected components of near-duplicates."""
+def _connected_components(near: NDArray[np.bool_]) -> list[list[int]]:
+    """Connected components of the graph of near-duplicates."""
     from sklearn.cluster import DBSCAN
 
-    # With min_samples=1 every frame is a core point, so the clusters are the linked components.
+    # With min_samples=1 every frame is a core point, so the clusters are the connected components.
     distance = np.where(near, 0.0, 1.0)
     group = DBSCAN(eps=0.5, min_samples=1, metric="precomputed").fit(distance).labels_
     return sorted(np.flatnonzero(group == i).tolist() for i in range(group.max() + 1))
@@ -181,11 +231,11 @@ def _too_few_groups(n_frames: int, n_seen: int, n_unseen: int) -> str:
     if n_seen:
         return (
             f"of the {n_frames} labels none was held out by this campaign's earlier splits, and "
-            f"{n_unseen} structure(s) beside {n_seen} seen in training leave no unseen test set; "
+            f"{n_seen} structure(s) used in training and {n_unseen} others leave no unseen test set; "
             "label new frames (make refresh keeps the earlier ones)"
         )
     return (
-        f"the {n_frames} labels hold only {n_unseen} distinct structure(s), the rest are "
+        f"the {n_frames} labels contain only {n_unseen} distinct structure(s), the others are "
         "near-duplicates, so no unseen test set can be made; explore at higher temperatures or "
         "from more seeds"
     )
@@ -210,9 +260,9 @@ def _soap(frames: Sequence[Atoms]) -> NDArray[np.float64]:
 def _draw(
     groups: list[list[int]], kinds: Sequence[str], n_wanted: int, *, leave: int
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Groups holding ``n_wanted`` frames or the few less that fit, and the groups that remain."""
+    """Drawn groups with together ``n_wanted`` frames, or the nearest smaller number, and the others."""
     present = Counter(kinds[i] for group in groups for i in group)
-    owed = {kind: n_wanted * n / present.total() for kind, n in present.items()}
+    quota = {kind: n_wanted * n / present.total() for kind, n in present.items()}
     drawn: list[list[int]] = []
     remaining = list(groups)
     n_open = n_wanted
@@ -221,7 +271,7 @@ def _draw(
         if not fitting and drawn:
             break
         group = (
-            max(fitting, key=lambda members: sum(owed[kinds[i]] for i in members) / len(members))
+            max(fitting, key=lambda members: sum(quota[kinds[i]] for i in members) / len(members))
             if fitting
             else min(remaining, key=len)
         )
@@ -229,5 +279,5 @@ def _draw(
         drawn.append(group)
         n_open -= len(group)
         for i in group:
-            owed[kinds[i]] -= 1
+            quota[kinds[i]] -= 1
     return drawn, remaining

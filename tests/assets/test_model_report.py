@@ -31,7 +31,7 @@ from mlip_assets.surrogates.batch import evaluate as evaluate_frames
 from mlip_assets.surrogates.finding import find_surrogate
 from mlip_assets.surrogates.mace_calculator import state_dict_sha256
 from mlip_assets.training import HeldOut, TrainedModel, evaluate, split_labels
-from mlip_assets.training.committee import calibrated
+from mlip_assets.training.committee import calibrate_committee
 from mlip_assets.training.errors import predict
 from mlip_assets.training.labels import dataset_sha256
 from resources.campaigns import REFRESH_TAG, CampaignFolder
@@ -99,7 +99,9 @@ class Project:
 
         (file, module), *others = (self._noisy(shaken, seed) for seed in range(3))
         predicted = predict(file, self.split.by_name)
-        members, calibration = calibrated(self.split, predicted, [one for one, _ in others])
+        members, calibration = calibrate_committee(
+            self.split, predicted, [one for one, _ in others]
+        )
         metrics = evaluate(file, self.split.by_name)
         return TrainedModel(
             model_file=file,
