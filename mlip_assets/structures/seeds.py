@@ -82,6 +82,20 @@ def build_seeds(campaign: Campaign, *, calculator: Any | None = None) -> list[At
         No crystal is tabulated for the composition, a structure file has partly occupied sites, two
         atoms are closer than ``guards.min_distance_ratio`` allows, or the calculator leads to an
         unphysical melt.
+
+    Examples
+    --------
+    >>> from mlip_assets import Campaign, build_seeds
+    >>> campaign = Campaign(
+    ...     name="salt",
+    ...     composition="NaCl",
+    ...     seeds={"kinds": ["crystal", "strained"], "strains": [-0.05, 0.05]},
+    ... )
+    >>> for atoms in build_seeds(campaign):
+    ...     print(atoms.info["seed_name"], atoms.get_chemical_formula(), round(atoms.get_volume()))
+    crystal Cl4Na4 179
+    strained-m05 Cl4Na4 154
+    strained-p05 Cl4Na4 208
     """
     builder = _SeedBuilder(campaign, calculator)
     seeds: list[Atoms] = []

@@ -63,6 +63,16 @@ def find_surrogate(
     SurrogateError
         No such model, no such device, a missing package, a failed download, or another hash than
         expected.
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from mlip_assets import find_surrogate
+    >>> surrogate = find_surrogate("lennard-jones", device="cpu", dtype="float64")
+    >>> atoms = bulk("Ar", cubic=True)
+    >>> atoms.calc = surrogate.calculator()
+    >>> print(f"{atoms.get_potential_energy() / len(atoms):.2f} eV/atom")
+    -0.08 eV/atom
     """
     if not isinstance(names, str):
         hashes = [None] * len(names) if sha256 is None or isinstance(sha256, str) else sha256
@@ -146,6 +156,15 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     ------
     CampaignError
         As :func:`mlip_assets.campaign.load`, or a surrogate lacks an element or its package.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mlip_assets import load_campaign
+    >>> _ = Path("silicon.yaml").write_text("name: silicon\\ncomposition: Si\\n")
+    >>> campaign = load_campaign("silicon.yaml")
+    >>> campaign.elements, campaign.exploration.temperatures_K
+    (('Si',), (300.0, 900.0, 1500.0))
     """
     campaign = load(path)
     for name in campaign.exploration.surrogates:
