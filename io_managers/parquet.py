@@ -18,8 +18,7 @@ from io_managers.base import TypedIOManager, column_schema
 from mlip_assets.common.files import local_copy, write_atomically, write_text
 from mlip_assets.descriptors import DescriptorMatrix, descriptor_schema
 from mlip_assets.sampling import Clusters, Embedding, PrincipalAxes
-from mlip_assets.trajectory import FRAME_SCHEMA, Trajectory
-from mlip_assets.trajectory.trajectory import require_schema
+from mlip_assets.trajectory import FRAME_SCHEMA, Trajectory, require_schema
 
 
 class TrajectoryIOManager(TypedIOManager):

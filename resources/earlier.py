@@ -17,8 +17,7 @@ from mlip_assets.release import PromotedModels
 from mlip_assets.release.promotion import PROMOTED_FOLDER
 from mlip_assets.sampling import PrincipalAxes, project_frames
 from mlip_assets.training import TrainedModel
-from mlip_assets.trajectory import Trajectory
-from mlip_assets.trajectory.trajectory import round_of
+from mlip_assets.trajectory import Trajectory, round_of
 
 
 class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -12,8 +12,7 @@ from mlip_assets.common.files import write_text
 from mlip_assets.figures.map_page import map_page
 from mlip_assets.refresh import known_distance, known_share_by_round
 from mlip_assets.sampling import Clusters, Embedding, measure_coverage, select_frames
-from mlip_assets.trajectory import Trajectory
-from mlip_assets.trajectory.trajectory import round_of
+from mlip_assets.trajectory import Trajectory, round_of
 from resources.campaigns import CampaignFolder
 from resources.earlier import EarlierRuns
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip_assets.common.files import write_atomically
-from mlip_assets.trajectory.trajectory import GuardEvent, Part
+from mlip_assets.trajectory import GuardEvent, Part
 
 _FILE = "checkpoint.npz"
 

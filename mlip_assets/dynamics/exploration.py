@@ -20,12 +20,11 @@ from mlip_assets.dynamics.checkpoint import Checkpoint
 from mlip_assets.dynamics.walker import Walker
 from mlip_assets.dynamics.walker_run import Course
 from mlip_assets.surrogates.batch import BatchCalculator, evaluate
-from mlip_assets.trajectory.trajectory import (
+from mlip_assets.trajectory import (
     Part,
     Trajectory,
     WalkerReport,
     cut_parts,
-    trajectory_at,
 )
 
 Outcome: TypeAlias = tuple[WalkerReport, tuple[Part, ...]]
@@ -71,7 +70,7 @@ def run_walkers(
     elif left:
         outcomes += _run_together(left, factories[0](), root, progress.advance, len(left))
     parts = [part for _, parts in outcomes for part in parts]
-    return trajectory_at(root, parts, [report for report, _ in outcomes])
+    return Trajectory.from_parts(root, parts, [report for report, _ in outcomes])
 
 
 def run_walker(

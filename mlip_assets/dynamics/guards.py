@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlip_assets.campaign import GuardSettings
 from mlip_assets.structures.contacts import closest_contact, contacts
-from mlip_assets.trajectory.trajectory import GuardEvent, Trajectory
+from mlip_assets.trajectory import GuardEvent, Trajectory
 
 #: A walker is never stopped below its target plus this, K: small cells fluctuate by
 #: T·sqrt(2/3N), and a strained or vacant seed turns strain energy into heat.

@@ -11,7 +11,7 @@ from ase import Atoms
 from mlip_assets.campaign import Campaign, ExplorationSettings, GuardSettings, fingerprint
 from mlip_assets.dynamics.conditions import Conditions, conditions_of
 from mlip_assets.dynamics.integrator import INTEGRATOR
-from mlip_assets.trajectory.trajectory import WALKERS_A_ROUND
+from mlip_assets.trajectory import WALKERS_PER_ROUND
 
 
 @dataclass(frozen=True)
@@ -82,16 +82,16 @@ def plan_walkers(campaign: Campaign, seeds: Sequence[Atoms], surrogate_sha256: s
                 own = conditions if seed.pbc.all() else conditions.at_constant_volume()
                 name = f"{seed.info['seed_name']}_{own.label}_r{replica}"
                 cases.setdefault(name, (replica, own, seed))
-    if len(cases) > WALKERS_A_ROUND:
+    if len(cases) > WALKERS_PER_ROUND:
         raise ValueError(
-            f"exploration: {len(cases)} walkers, at most {WALKERS_A_ROUND} have frame identifiers; "
+            f"exploration: {len(cases)} walkers, at most {WALKERS_PER_ROUND} have frame identifiers; "
             "lower exploration.replicas, or explore in several campaigns"
         )
     walkers = []
     for number, (name, (replica, conditions, seed)) in enumerate(cases.items()):
         walkers.append(
             Walker(
-                number=campaign.round * WALKERS_A_ROUND + number,
+                number=campaign.round * WALKERS_PER_ROUND + number,
                 name=name,
                 seed=seed,
                 conditions=conditions,

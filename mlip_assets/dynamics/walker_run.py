@@ -18,7 +18,7 @@ from mlip_assets.dynamics.guards import Guards
 from mlip_assets.dynamics.integrator import make_integrator
 from mlip_assets.dynamics.walker import Walker
 from mlip_assets.surrogates.batch import Evaluation
-from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE, GuardEvent, Part, PartWriter
+from mlip_assets.trajectory import FRAME_ID_STRIDE, GuardEvent, Part, PartWriter
 
 
 class Course:

@@ -17,8 +17,8 @@ from mlip_assets.common.progress import Progress
 from mlip_assets.dynamics.conditions import Conditions
 from mlip_assets.dynamics.exploration import run_walker
 from mlip_assets.dynamics.walker import Walker
+from mlip_assets.trajectory import WalkerReport
 from mlip_assets.trajectory.radial_distribution import radial_distribution
-from mlip_assets.trajectory.trajectory import WalkerReport
 
 #: Steps between two samples of the energy and of the radial distribution.
 SAMPLE_EVERY = 5

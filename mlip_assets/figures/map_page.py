@@ -12,7 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from mlip_assets.sampling import Clusters, Embedding
-from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE
+from mlip_assets.trajectory import FRAME_ID_STRIDE
 
 #: Most frames, and most atoms in them, of the selected and as many again of the others: a page of
 #: ten megabytes or so, which a browser opens at once.

@@ -63,7 +63,7 @@ def trajectory_plot(trajectory: Trajectory) -> bytes:
 
     Below them, of a committee, the largest spread of a force.
     """
-    from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE
+    from mlip_assets.trajectory import FRAME_ID_STRIDE
 
     scalars = trajectory.scalars()
     every = max(1, trajectory.n_frames // CURVE_POINTS)
@@ -102,8 +102,8 @@ def trajectory_plot(trajectory: Trajectory) -> bytes:
 
 def rdf_plot(trajectory: Trajectory, seeds: Sequence[Atoms]) -> bytes:
     """Radial distribution of the frames of every seed, by final temperature, over the seed's own."""
+    from mlip_assets.trajectory import FRAME_ID_STRIDE
     from mlip_assets.trajectory.radial_distribution import radial_distribution
-    from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE
 
     shown = list(seeds[:12])
     columns = min(len(shown), 3)

@@ -1,4 +1,4 @@
-"""Radial distribution functions: how far apart atoms are, whatever the frames."""
+"""Radial distribution functions of frames with any periodicity."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from numpy.typing import NDArray
 def radial_distribution(
     frames: Iterable[Atoms], r_max_A: float = 6.0, n_bins: int = 120
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean radial distribution of all pairs over frames.
+    """Mean radial distribution g(r) over frames, all pairs of elements together.
+
+    Parameters
+    ----------
+    frames
+        Structures periodic in any number of directions.
+    r_max_A
+        Largest distance, Å.
+    n_bins
+        Bins of equal width between 0 and ``r_max_A``.
 
     Returns
     -------
     r, g
-        Bin centres in Å ``(n_bins,)``, and the density of neighbours at that distance over the mean
-        density of the cell, ``(n_bins,)``. A frame without a volume has mean density 1/Å³.
+        Bin centres in Å ``(n_bins,)``; density of neighbours at that distance divided by the mean
+        density of the cell, ``(n_bins,)``. The mean density of a frame without volume is 1/Å³.
     """
     edges = np.linspace(0, r_max_A, n_bins + 1)
     shells = 4 / 3 * np.pi * np.diff(edges**3)

@@ -18,7 +18,7 @@ from mlip_assets.campaign import CampaignError
 from mlip_assets.definitions import defs
 from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.sampling import project_frames
-from mlip_assets.trajectory.trajectory import round_of
+from mlip_assets.trajectory import round_of
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource

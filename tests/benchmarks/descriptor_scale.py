@@ -29,7 +29,7 @@ import pyarrow as pa
 from mlip_assets.campaign import Campaign, DescriptorSettings
 from mlip_assets.common.files import as_path
 from mlip_assets.common.progress import Progress
-from mlip_assets.trajectory.trajectory import FRAME_SCHEMA, Part, Trajectory, write_table
+from mlip_assets.trajectory import FRAME_SCHEMA, Part, Trajectory, write_part
 
 NOISE_A = 0.02
 FRAMES_A_FILE = 10_000
@@ -116,7 +116,7 @@ def generate(folder: Path, n_frames: int, base: Trajectory, seed: int) -> None:
         }
         columns = [changed.get(name, rows[name]) for name in FRAME_SCHEMA.names]
         name = f"part-{start:09d}.parquet"
-        write_table(pa.table(columns, schema=FRAME_SCHEMA), folder / name)
+        write_part(folder / name, pa.table(columns, schema=FRAME_SCHEMA))
         made.append(Part(name, len(ids), int(ids[0]), int(ids[-1])))
     trajectory = Trajectory(as_path(folder), tuple(made), ())
     (folder / "trajectory.json").write_text(trajectory.to_json(), encoding="utf-8")

@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 from ase.build import bulk
 
-from mlip_assets.trajectory.trajectory import (
+from mlip_assets.trajectory import (
     FRAME_ID_STRIDE,
     PartWriter,
     Trajectory,
     WalkerReport,
-    trajectory_at,
 )
 
 WALKER_FRAMES = 50_000
@@ -81,7 +80,7 @@ def write(
             spent += time.perf_counter() - begun
         parts += mine_parts
         reports.append(WalkerReport(walker, f"w{walker}", "s", "s", 300.0, 0, mine, mine, None))
-    return trajectory_at(root, parts, reports), spent
+    return Trajectory.from_parts(root, parts, reports), spent
 
 
 def measure(n_atoms: int, n_frames: int, n_exported: int, checkpoint_frames: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ase.build import bulk
 from mlip_assets.campaign import DescriptorSettings
 from mlip_assets.common.progress import Progress
 from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
-from mlip_assets.trajectory.trajectory import Part, Trajectory, trajectory_at, write_part
+from mlip_assets.trajectory import Part, Trajectory, frame_table, write_part
 
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
 PART_FRAMES, N_PARTS = 32, 10
@@ -26,7 +26,7 @@ import sys, time
 from pathlib import Path
 from upath import UPath
 from mlip_assets.descriptors import describe_trajectory, matrix
-from mlip_assets.dynamics import Trajectory
+from mlip_assets.trajectory import Trajectory
 from tests_of_the_crash import PART_FRAMES, SETTINGS
 
 matrix._PART_FRAMES = PART_FRAMES
@@ -71,9 +71,9 @@ def trajectory(tmp_path: Path) -> Trajectory:
                 }
             )
         name = f"part-{number}.parquet"
-        write_part(root / name, rows)
+        write_part(root / name, frame_table(rows))
         parts.append(Part(name, len(rows), rows[0]["frame_id"], rows[-1]["frame_id"]))
-    made = trajectory_at(root, parts, [])
+    made = Trajectory.from_parts(root, parts, [])
     (root / "trajectory.json").write_text(made.to_json(), encoding="utf-8")
     return made
 

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from mlip_assets.campaign import GuardSettings
 from mlip_assets.dynamics import Guards, close_contact, counts_by_reason, run_walker
 from mlip_assets.structures.contacts import distance_ratio
-from mlip_assets.trajectory import WalkerReport
-from mlip_assets.trajectory.trajectory import trajectory_at
+from mlip_assets.trajectory import Trajectory, WalkerReport
 from tests.dynamics.oscillators import Harmonic, columns, copper, same, walkers
 
 
@@ -192,7 +191,7 @@ def test_a_guard_stops_the_walker_and_keeps_the_good_part(tmp_path, spoil, reaso
     assert [event.step for event in report.events] == [20, 18]
     assert [event.resumed_from_step for event in report.events] == [18, None]
     assert report.n_frames == sum(part.n_frames for part in parts) == 6
-    trajectory = trajectory_at(tmp_path, parts, [report])
+    trajectory = Trajectory.from_parts(tmp_path, parts, [report])
     assert all(np.isfinite(atoms.positions).all() for atoms in trajectory.iter_frames())
     again, _ = run_walker(walker, Harmonic(), tmp_path)
     assert again == report, "a stopped walker stays stopped"
@@ -206,7 +205,7 @@ def test_a_retry_is_slower_colder_and_finishes(tmp_path):
     report, parts = run_walker(walker, spoiled, tmp_path / "unbroken")
     assert report.stopped_by is None
     assert report.n_frames == 20
-    scalars = trajectory_at(tmp_path / "unbroken", parts, [report]).scalars().to_pylist()
+    scalars = Trajectory.from_parts(tmp_path / "unbroken", parts, [report]).scalars().to_pylist()
     assert [row["step"] for row in scalars] == [*range(3, 61, 3)]
     assert [row["time_fs"] for row in scalars] == [
         2.0 * min(s, 18) + max(s - 18, 0) for s in range(3, 61, 3)
@@ -225,7 +224,7 @@ def test_a_retried_walker_resumes_to_the_same_bits(tmp_path):
             report, parts = run_walker(walker, calculator, tmp_path / folder)
             calls = report.n_steps
         assert [event.step for event in report.events] == [32]
-        return columns(trajectory_at(tmp_path / folder, parts, [report]))
+        return columns(Trajectory.from_parts(tmp_path / folder, parts, [report]))
 
     assert same(run("unbroken", [100]), run("broken", [10, 25, 100]))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlip_assets.campaign import Campaign, CampaignError, RefreshSettings
 from mlip_assets.refresh.rounds import Rounds
-from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE, MAX_ROUNDS, WALKERS_A_ROUND, round_of
+from mlip_assets.trajectory import FRAME_ID_STRIDE, MAX_ROUNDS, WALKERS_PER_ROUND, round_of
 
 SETTINGS = RefreshSettings(max_rounds=5, covered=0.9, min_error_reduction=0.1, patience=2)
 
@@ -87,9 +87,9 @@ def test_a_round_that_is_not_finished_never_stops_the_loop() -> None:
     assert converged.begin(3, "more", None).reason_to_stop(SETTINGS) is None
 
 
-@given(st.integers(0, 80), st.integers(0, WALKERS_A_ROUND - 1), st.integers(0, 10**9 - 1))
+@given(st.integers(0, 80), st.integers(0, WALKERS_PER_ROUND - 1), st.integers(0, 10**9 - 1))
 def test_every_round_has_frames_of_its_own(number: int, walker: int, step: int) -> None:
-    frame_id = (number * WALKERS_A_ROUND + walker) * FRAME_ID_STRIDE + step
+    frame_id = (number * WALKERS_PER_ROUND + walker) * FRAME_ID_STRIDE + step
     assert round_of(frame_id) == number < MAX_ROUNDS
     assert frame_id < 2**53
 

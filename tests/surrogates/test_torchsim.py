@@ -18,8 +18,8 @@ from mlip_assets.surrogates.finding import SurrogateError, find_surrogate
 from mlip_assets.surrogates.models import mace
 from mlip_assets.surrogates.models.chgnet import ChgnetSurrogate
 from mlip_assets.surrogates.torchsim import TorchSimCalculator
+from mlip_assets.trajectory import FRAME_ID_STRIDE
 from mlip_assets.trajectory.radial_distribution import radial_distribution
-from mlip_assets.trajectory.trajectory import FRAME_ID_STRIDE
 from tests.dynamics.oscillators import columns, same
 
 torch = pytest.importorskip("torch")

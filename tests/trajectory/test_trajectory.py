@@ -1,4 +1,4 @@
-"""Storage: random access, export, part-files that grow, and a disk that is full."""
+"""The frame table on disk: random access, export, growing part-files, a full disk."""
 
 import os
 import subprocess
@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from ase.io import read
 
 from mlip_assets.dynamics import run_walkers
-from mlip_assets.trajectory import Trajectory
-from mlip_assets.trajectory import trajectory as storage
-from mlip_assets.trajectory.trajectory import SCALAR_COLUMNS, PartWriter, trajectory_at
+from mlip_assets.trajectory import SCALAR_COLUMNS, PartWriter, Trajectory, writer
 from tests.dynamics.oscillators import Harmonic, columns, same, walkers
 
 HERE = Path(__file__).parents[1] / "dynamics"
@@ -24,7 +23,7 @@ def trajectory(tmp_path_factory):
     return run_walkers(walkers(n_steps=1200), Harmonic, folder)
 
 
-def test_frames_by_identifier_in_any_order(trajectory):
+def test_frames_are_returned_in_the_given_order(trajectory):
     ids = [1_000_000_600, 3, 1200, 3]
     frames = trajectory.frames(ids)
     assert [atoms.info["frame_id"] for atoms in frames] == ids
@@ -34,20 +33,20 @@ def test_frames_by_identifier_in_any_order(trajectory):
 
 
 @pytest.mark.parametrize("frame_id", [1, 4, 1201, 999_999_999, 5_000_000_000])
-def test_a_frame_that_is_not_there_is_named(trajectory, frame_id):
+def test_frames_names_a_missing_frame_id(trajectory, frame_id):
     with pytest.raises(KeyError, match=str(frame_id)):
         trajectory.frames([3, frame_id])
 
 
-def test_one_frame_costs_one_row_group(trajectory, monkeypatch):
+def test_frames_reads_one_row_group_for_one_frame(trajectory, monkeypatch):
     groups = []
-    read_group = storage.pq.ParquetFile.read_row_group
+    read_group = pq.ParquetFile.read_row_group
 
     def spy(file, number, **options):
         groups.append(number)
         return read_group(file, number, **options)
 
-    monkeypatch.setattr(storage.pq.ParquetFile, "read_row_group", spy)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
     trajectory.frames([1_000_000_600])
     assert groups == [1]  # frames 101 to 200 of the second walker
 
@@ -64,18 +63,18 @@ def test_export_keeps_positions_energies_and_forces(trajectory, tmp_path, suffix
         assert np.allclose(atoms.get_forces(), np.reshape(row["forces"], (-1, 3)), atol=1e-7)
         assert atoms.get_potential_energy() == pytest.approx(row["energy_eV"], abs=1e-7)
         assert atoms.pbc.all()
-    with pytest.raises(ValueError, match=r"knows .extxyz and .traj"):
+    with pytest.raises(ValueError, match=r"supports .extxyz and .traj"):
         trajectory.export(tmp_path / "some.cif")
 
 
-def test_a_manifest_restores_the_trajectory(trajectory):
+def test_trajectory_json_round_trip(trajectory):
     restored = Trajectory.from_json(trajectory.root, trajectory.to_json())
     assert restored == trajectory
 
 
-def test_part_files_grow_until_they_are_full(tmp_path, monkeypatch):
-    """Many checkpoints, few files; cut anywhere and grown again, the rows are the same."""
-    monkeypatch.setattr(storage, "PART_FRAMES", 40)
+def test_part_writer_appends_until_part_is_full(tmp_path, monkeypatch):
+    """Many checkpoints give few files; cut at any frame and extended, the rows are the same."""
+    monkeypatch.setattr(writer, "PART_FRAMES", 40)
     given = {"temperatures_K": [300], "checkpoint_every": 25}
     whole = run_walkers(walkers(**given, n_steps=300), Harmonic, tmp_path)
     assert [part.n_frames for part in whole.parts] == [40, 40, 20]
@@ -85,13 +84,13 @@ def test_part_files_grow_until_they_are_full(tmp_path, monkeypatch):
     (tmp_path / "again").mkdir()
     parts = ()
     for begin, end in ((0, 30), (30, 30), (30, 75), (75, 100)):
-        writer = PartWriter(tmp_path / "again", parts)
+        part_writer = PartWriter(tmp_path / "again", parts)
         for row in rows[begin:end]:
-            writer.append(
+            part_writer.append(
                 {key: np.array(v) if isinstance(v, list) else v for key, v in row.items()}
             )
-        parts = writer.flush()
-    again = trajectory_at(tmp_path, parts, whole.walkers)
+        parts = part_writer.flush()
+    again = Trajectory.from_parts(tmp_path, parts, whole.walkers)
     assert same(columns(whole), columns(again))
 
 
@@ -101,7 +100,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from oscillators import Harmonic, walkers
 from mlip_assets.dynamics import run_walkers
-if sys.argv[3] != "tmpfs":  # no file may grow beyond this, as under a quota
+if sys.argv[3] != "tmpfs":  # maximum file size, as under a quota
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
@@ -132,8 +131,8 @@ def fill(folder, limit):
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE.parents[1])
 
 
-def assert_safe(outcome, folder, tmp_path):
-    """It says what to do, leaves no debris, and ends with the unbroken frames once there is room."""
+def assert_recoverable(outcome, folder, tmp_path):
+    """The error gives the remedy, no temporary file remains, and a second run completes the frames."""
     assert outcome.returncode == 3, outcome.stderr
     assert "make room at" in outcome.stdout
     assert "what was recorded before is safe" in outcome.stdout
@@ -143,18 +142,18 @@ def assert_safe(outcome, folder, tmp_path):
     calculator = Harmonic()
     resumed = run_walkers(walkers(**given), lambda: calculator, folder)
     assert same(columns(unbroken), columns(resumed))
-    assert calculator.calls < 1500, "what was recorded was computed again"
+    assert calculator.calls < 1500, "recorded frames were computed again"
 
 
-def test_a_quota_that_is_reached(tmp_path):
-    assert_safe(fill(tmp_path / "quota", "60000"), tmp_path / "quota", tmp_path)
+def test_walker_recovers_from_exceeded_quota(tmp_path):
+    assert_recoverable(fill(tmp_path / "quota", "60000"), tmp_path / "quota", tmp_path)
 
 
-def test_a_full_disk(tmp_path, small_disk):
+def test_walker_recovers_from_full_disk(tmp_path, small_disk):
     outcome = fill(small_disk, "tmpfs")
     assert "No space left" in outcome.stdout
     subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
-    assert_safe(outcome, small_disk, tmp_path)
+    assert_recoverable(outcome, small_disk, tmp_path)
     assert os.statvfs(small_disk).f_bavail > 0
 
 
@@ -167,7 +166,7 @@ def test_to_dataframe_has_scalars_and_units(trajectory):
         assert table[name].equals(expected), name
 
 
-def test_to_dataframe_reads_a_part_in_the_given_order(trajectory):
+def test_to_dataframe_returns_rows_in_the_given_order(trajectory):
     ids = [1_000_000_600, 3, 1200, 3]
     table = trajectory.to_dataframe(["frame_id", "energy_eV"], ids)
     assert table["frame_id"].tolist() == ids
@@ -191,7 +190,7 @@ def test_to_dataframe_shapes_atoms_and_cells(trajectory):
         assert np.array_equal(row["forces_eV_per_A"], atoms.get_forces())
 
 
-def test_to_dataframe_names_what_is_missing(trajectory):
+def test_to_dataframe_names_missing_column_and_frame_id(trajectory):
     with pytest.raises(KeyError, match="charge"):
         trajectory.to_dataframe(["energy_eV", "charge"])
     with pytest.raises(KeyError, match="4"):
