@@ -1,4 +1,8 @@
-"""Labels from density-functional theory: each computed once, committed at once, never lost."""
+"""Labels from density-functional theory: each is computed once and stored when it is finished.
+
+``label_frames`` is the entry point: ``gates`` select the frames, ``scheduler`` takes labels from
+``ledger/`` or has them computed by ``engines/``, ``database`` holds the result.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from mlip_assets.labelling.engines import (
     NotConvergedError,
     VaspEngine,
 )
-from mlip_assets.labelling.label_frames import free_atom, label_frames
+from mlip_assets.labelling.label_frames import isolated_atom, label_frames
 from mlip_assets.labelling.ledger import Label, LabelLedger
 
 __all__ = [
@@ -38,6 +42,6 @@ __all__ = [
     "NotConvergedError",
     "VaspEngine",
     "dimers",
-    "free_atom",
+    "isolated_atom",
     "label_frames",
 ]

@@ -1,4 +1,4 @@
-"""What labels have cost, and what choosing the frames has saved."""
+"""Cost of the labels of one run, and DFT cost avoided by the selection of frames."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy as np
 
 from mlip_assets.labelling.database import LabelledDatabase
 
-#: Labelling every so-manieth frame of a trajectory is what a selection is compared with.
-EVERY_KTH_FRAME = 10
-#: Binding energy per atom that matter can have, eV: tungsten has -9, a frame far out of
-#: equilibrium a few eV more than its crystal. Beyond it, frames and free atoms do not belong
-#: together.
+#: A selection is compared with labelling every n-th frame of a trajectory.
+EVERY_NTH_FRAME = 10
+#: Plausible binding energy, eV/atom: tungsten has -9, and a frame far from equilibrium is a few eV
+#: above its crystal. Outside, frames and isolated atoms have inconsistent settings.
 BINDING_RANGE_EV = (-15.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Account:
-    """Figures of one run's labels.
+class LabellingCost:
+    """Calculations, failures and core-hours of one run.
 
     Attributes
     ----------
     n_made, n_reused, n_duplicates
-        DFT calls made; saved, because the label was there; of those, frames equal to another.
+        DFT calls made; DFT calls avoided, because the label existed; and of these, frames equal to
+        another frame.
     failed
-        Frames without a label, by outcome or gate.
+        Number of frames without a label, by outcome or gate.
     core_hours_spent, core_hours_reused
-        Of the calls made, and of the labels that were there.
+        Core-hours of the calls made, and of the labels that existed.
     frames_explored_per_label
-        Frames explored over frames labelled; None without labels.
+        Frames explored divided by frames labelled; None without labels.
     core_hours_saved
-        What labelling every ``EVERY_KTH_FRAME``-th explored frame would take beyond the labels
-        there are, at their mean cost; None without a measured label. Negative where it would have
-        been cheaper.
+        Core-hours of labelling every ``EVERY_NTH_FRAME``-th explored frame, at the mean cost of a
+        label, minus those of the labels; None without a measured label. Negative if the selection
+        costs more.
     """
 
     n_made: int
@@ -47,23 +47,23 @@ class Account:
     core_hours_saved: float | None
 
 
-def account_of(database: LabelledDatabase, n_frames_explored: int) -> Account:
-    """The account of one run.
+def labelling_cost(database: LabelledDatabase, n_frames_explored: int) -> LabellingCost:
+    """Cost of the labels of one run.
 
     Parameters
     ----------
     database
-        What the run has labelled.
+        The labels and failures of the run.
     n_frames_explored
-        Frames the labelled ones were chosen from.
+        Number of frames from which the labelled ones were selected.
     """
     n_labels = len(database.labelled)
-    n_costed = database.n_calculated + database.n_reused
-    cost = database.core_hours_spent + database.core_hours_reused
+    n_with_cost = database.n_calculated + database.n_reused
+    core_hours = database.core_hours_spent + database.core_hours_reused
     saved = None
-    if n_labels and n_costed and cost > 0:
-        saved = (n_frames_explored / EVERY_KTH_FRAME - n_labels) * cost / n_costed
-    return Account(
+    if n_labels and n_with_cost and core_hours > 0:
+        saved = (n_frames_explored / EVERY_NTH_FRAME - n_labels) * core_hours / n_with_cost
+    return LabellingCost(
         n_made=database.n_calculated,
         n_reused=database.n_reused,
         n_duplicates=database.n_duplicates,
@@ -76,26 +76,29 @@ def account_of(database: LabelledDatabase, n_frames_explored: int) -> Account:
 
 
 def binding_problem(database: LabelledDatabase) -> str | None:
-    """What is wrong with the sign or the size of the binding energies; None when nothing is.
+    """Why the binding energies are implausible in sign or size; None if they are plausible.
 
-    Frames and free atoms of different programs, settings or states of charge give binding energies
-    of the wrong sign or of hundreds of eV, and a model trained on them is lost.
+    If frames and isolated atoms differ in program, settings or charge, binding energies have the
+    wrong sign or are hundreds of eV, and no useful model can be trained on them.
     """
     binding = database.binding_energies()
     if len(binding) == 0:
         return "there are no labels"
     if np.isnan(binding).any():
-        return f"{int(np.isnan(binding).sum())} frames hold an element without a free-atom energy"
+        n_missing = int(np.isnan(binding).sum())
+        return f"{n_missing} frames contain an element without an isolated-atom energy"
     low, high = BINDING_RANGE_EV
-    outside = int(((binding < low) | (binding > high)).sum())
-    if outside:
+    n_outside = int(((binding < low) | (binding > high)).sum())
+    if n_outside:
         return (
-            f"{outside} frames bind by {binding.min():.1f} to {binding.max():.1f} eV/atom, outside "
-            f"{low:g} to {high:g}; were the free atoms computed with the same engine and settings?"
+            f"{n_outside} frames have binding energies outside {low:g} to {high:g} eV/atom; the "
+            f"range is {binding.min():.1f} to {binding.max():.1f}; compute the isolated atoms with "
+            "the same engine and settings as the frames"
         )
     if np.median(binding) >= 0:
         return (
-            f"half of the frames lie {np.median(binding):.2f} eV/atom or more above their free "
-            "atoms; matter is bound, so one of the two is wrong"
+            f"half of the frames are {np.median(binding):.2f} eV/atom or more above their isolated "
+            "atoms, so they are not bound; compute the isolated atoms with the same engine and "
+            "settings as the frames"
         )
     return None

@@ -1,4 +1,4 @@
-"""Calculations in child processes: several at a time, each with its limits and its own folder."""
+"""Calculations in child processes: several at a time, each with limits and a folder."""
 
 from __future__ import annotations
 
@@ -19,25 +19,31 @@ from mlip_assets.common.files import write_text
 from mlip_assets.compute.local import Compute, Task
 from mlip_assets.labelling.budget import Budget
 from mlip_assets.labelling.engines.engine import Attempt, Calculation, DftEngine, hash_of
-from mlip_assets.labelling.ledger.ledger import Label
+from mlip_assets.labelling.ledger.label import Label
 from mlip_assets.labelling.structure import to_plain
 from mlip_assets.labelling.worker import JOB, LOG, RESULT, tail
 
 WORKER = "mlip_assets.labelling.worker"
-_LOOKED_AT_EVERY_S = 0.05
-_WEIGHED_EVERY_S = 0.5
+_POLL_INTERVAL_S = 0.05
+_MEMORY_CHECK_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at one structure.
+    """One attempt to compute one structure.
 
     Attributes
     ----------
+    key
+        Key of the label.
+    structure
+        As the engine prepares it.
+    attempt
+        Number of this attempt, from 0.
     log
-        Of the attempts before it.
+        The previous attempts.
     expected_core_hours
-        What it is expected to cost; None where that is not known.
+        Expected cost; None if unknown.
     """
 
     key: str
@@ -48,18 +54,18 @@ class Job:
 
 
 class Calculations:
-    """Runs jobs, each attempt in a child process of its own.
+    """Runs jobs, each attempt in a separate child process.
 
     Parameters
     ----------
     engine
-        What computes.
+        The DFT program and its settings.
     folder
-        Where each attempt gets a folder, ``<key>/<attempt>``.
+        Parent of the folder of each attempt, ``<key>/<attempt>``.
     compute
         Where the child processes run.
     budget
-        What may be spent; counts what is.
+        Limits of calculations and core-hours; every calculation is counted in it.
     on_started
         Called with each job before its child process is started.
 
@@ -83,20 +89,20 @@ class Calculations:
         self.started: list[str] = []
 
     def run(self, jobs: Iterable[Job]) -> Generator[Label, None, None]:
-        """Labels as they are finished, not judged yet; jobs beyond the budget are left out.
+        """Yield labels when they are finished, before the gates; skip jobs beyond the budget.
 
-        A job is taken from the iterable only when there is a worker for it. An attempt that did not
-        converge is followed by one with safer numerics, until ``engine.retries`` are used up. A
-        result that a killed run left behind is taken as it is. Children still running when the
-        iterator is closed are killed.
+        A job is taken from the iterable only if a worker is free. An attempt that did not converge
+        is followed by one with more robust numerical settings, at most ``engine.retries`` times. A
+        result file of a run that was killed is used. Children that still run when the iterator is
+        closed are killed.
         """
-        again: deque[Job] = deque()
+        retries: deque[Job] = deque()
         waiting = iter(jobs)
         running: list[_Child] = []
         try:
             while True:
                 while len(running) < self._compute.n_workers:
-                    job = again.popleft() if again else next(waiting, None)
+                    job = retries.popleft() if retries else next(waiting, None)
                     if job is None:
                         break
                     child = _Child(job, self._engine, self._folder, self._compute)
@@ -112,24 +118,24 @@ class Calculations:
                         spent_core_hours = label.attempts_log[-1].wall_s / 3600
                         self._budget.end(child.job.expected_core_hours, spent_core_hours)
                     if label.outcome == "not_converged" and label.attempts <= self._engine.retries:
-                        again.append(
+                        retries.append(
                             replace(child.job, attempt=label.attempts, log=label.attempts_log)
                         )
                     else:
                         yield label
                 if not finished:
-                    time.sleep(_LOOKED_AT_EVERY_S)
+                    time.sleep(_POLL_INTERVAL_S)
         finally:
             for child in running:
                 child.kill()
 
-    def affords(self, job: Job) -> bool:
-        """Whether the budget reaches this job, or a killed run has left its result behind."""
-        left_behind = self._folder_of(job) / RESULT
-        return left_behind.exists() or self._budget.affords(job.expected_core_hours)
+    def allows(self, job: Job) -> bool:
+        """Whether the budget allows this job, or a run that was killed has its result on disk."""
+        result = self._folder / job.key / str(job.attempt) / RESULT
+        return result.exists() or self._budget.allows(job.expected_core_hours)
 
-    def clear(self, label: Label) -> None:
-        """Forget what a filed label left in the folder, but for the raw output of a failure."""
+    def remove_files(self, label: Label) -> None:
+        """Remove the files of a committed label, except the raw output of a failure."""
         folder = self._folder / label.key
         if label.is_done:
             shutil.rmtree(folder, ignore_errors=True)
@@ -138,7 +144,7 @@ class Calculations:
 
     def _start(self, child: _Child) -> bool:
         job = child.job
-        if not self._budget.affords(job.expected_core_hours):
+        if not self._budget.allows(job.expected_core_hours):
             return False
         self._on_started(job)
         child.start()
@@ -146,12 +152,9 @@ class Calculations:
         self.started.append(job.key)
         return True
 
-    def _folder_of(self, job: Job) -> Path:
-        return self._folder / job.key / str(job.attempt)
-
 
 class _Child:
-    """One attempt: its folder, its process, and what came of it."""
+    """One attempt: its folder, its process and its result."""
 
     def __init__(self, job: Job, engine: DftEngine, folder: Path, compute: Compute) -> None:
         self.job = job
@@ -161,7 +164,7 @@ class _Child:
         self._started = time.monotonic()
         self._exceeded: Literal["timeout", "memory"] | None = None
         self._memory_GiB = 0.0
-        self._weighed = -_WEIGHED_EVERY_S
+        self._memory_checked_s = -_MEMORY_CHECK_INTERVAL_S
 
     def start(self) -> None:
         if self._folder.exists():
@@ -179,7 +182,7 @@ class _Child:
         self._started = time.monotonic()
 
     def is_finished(self) -> bool:
-        """Whether there is something to report; kills a child that is over a limit."""
+        """Whether the result is available; kills a child that exceeds a limit."""
         if self._task is None:
             return (self._folder / RESULT).exists()
         if self._task.exit_code() is None:
@@ -193,9 +196,9 @@ class _Child:
         elapsed_s, limit_GiB = self._elapsed_s(), self._engine.memory_limit_GiB
         if elapsed_s > self._engine.timeout_s:
             return "timeout"
-        if limit_GiB is None or elapsed_s < self._weighed + _WEIGHED_EVERY_S:
+        if limit_GiB is None or elapsed_s < self._memory_checked_s + _MEMORY_CHECK_INTERVAL_S:
             return None
-        self._weighed = elapsed_s
+        self._memory_checked_s = elapsed_s
         self._memory_GiB = self._task.memory_GiB()
         return "memory" if self._memory_GiB > limit_GiB else None
 
@@ -205,11 +208,11 @@ class _Child:
 
     @property
     def was_started(self) -> bool:
-        """Whether this run has started it; the result may be an earlier run's."""
+        """Whether this run started the process; otherwise the result is that of an earlier run."""
         return self._task is not None
 
     def label(self) -> Label:
-        """The raw result as a label."""
+        """The result as a label, before the gates."""
         result = self._result()
         reason = result["reason"]
         if reason:
@@ -252,20 +255,24 @@ class _Child:
             result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             return result
         assert self._task is not None
-        ending: dict[str, Any] = {"program": self._engine.name, "wall_s": self._elapsed_s()}
+        failure: dict[str, Any] = {"program": self._engine.name, "wall_s": self._elapsed_s()}
         if self._exceeded:
             limit = {
                 "timeout": f"took longer than timeout_s = {self._engine.timeout_s:g} s",
-                "memory": f"took {self._memory_GiB:.2f} GiB of memory, more than memory_limit_GiB = "
+                "memory": f"used {self._memory_GiB:.2f} GiB of memory, more than memory_limit_GiB = "
                 f"{self._engine.memory_limit_GiB}",
             }[self._exceeded]
             output = tail(self._folder / self._engine.output)
-            return {**ending, "outcome": self._exceeded, "reason": f"{limit}; {output}"}
+            return {**failure, "outcome": self._exceeded, "reason": f"{limit}; {output}"}
         code = self._task.exit_code()
         assert code is not None
-        how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
-        reason = f"the process died of {how}; {tail(self._folder / LOG)}"
-        return {**ending, "outcome": "died", "reason": reason}
+        ending = (
+            f"was killed by {signal.Signals(-code).name}"
+            if code < 0
+            else f"ended without a result, exit status {code}"
+        )
+        reason = f"the process {ending}; {tail(self._folder / LOG)}"
+        return {**failure, "outcome": "died", "reason": reason}
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._started

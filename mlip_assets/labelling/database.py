@@ -1,9 +1,9 @@
-"""The labels of one campaign: frames with energies, forces and stresses, and what was left out."""
+"""The labels of one campaign: frames with energies, forces and stresses, and the failures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from mlip_assets.labelling.engines.engine import Calculation
 
 _DATABASE, _EXTXYZ = "labels.db", "labels.extxyz"
 _FRAMES = {"labelled", "isolated"}
-#: Arrays for which ASE's database has columns of its own.
+#: Arrays that ASE's database stores in separate columns.
 _COLUMNS = {
     "numbers",
     "positions",
@@ -33,14 +33,25 @@ _COLUMNS = {
 
 
 class MixedSettingsError(ValueError):
-    """Labels of different engines or settings, which must not be trained on together."""
+    """Labels of different engines or settings, which must not be used together for training."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A frame without a label, and why; ``attempts`` calculations were made of it.
+    """A frame without a label.
 
-    ``kind`` is the outcome of the calculation, or the gate that refused the frame.
+    Attributes
+    ----------
+    frame_id
+        Of the frame.
+    label_key
+        Key in the ledger; empty if the frame was not computed.
+    reason
+        Why there is no label.
+    attempts
+        Number of calculations of the frame.
+    kind
+        Outcome of the calculation, or the gate that rejected the frame.
     """
 
     frame_id: int
@@ -52,34 +63,35 @@ class Failure:
 
 @dataclass(frozen=True)
 class LabelledDatabase:
-    """Labels in the order of the frames they were asked for.
+    """Labels of frames, in their order, with failures and cost.
 
     Attributes
     ----------
     labelled
         Frames with ``info["REF_energy"]`` (free energy, eV), ``arrays["REF_forces"]`` (eV/Å),
         ``info["REF_stress"]`` ((3, 3), eV/Å³, fully periodic frames only), ``label_key``,
-        ``engine``, ``settings_hash``, ``config_type``, and all that was in their ``info`` before.
+        ``engine``, ``settings_hash``, ``config_type``, and their previous ``info``.
     isolated
-        The free atoms at the same settings, likewise, with ``config_type`` IsolatedAtom.
+        The isolated atoms at the same settings, in the same form, with ``config_type``
+        IsolatedAtom.
     failed
         Frames without a usable label.
     deferred
-        ``frame_id`` of the frames that the budget did not reach.
+        ``frame_id`` of the frames that were not computed because the budget was used up.
     n_calculated
-        DFT calls made, further attempts and free atoms included.
+        DFT calls made, further attempts and isolated atoms included.
     n_reused
-        DFT calls saved: frames and free atoms whose label was there already, in the ledger or
-        from an equal frame.
+        DFT calls avoided: frames and isolated atoms whose label was in the ledger or is that of
+        an equal frame.
     n_duplicates
-        Those frames among them that equal an earlier one of the same call.
+        Frames that equal an earlier frame of the same call.
     core_hours_spent, core_hours_reused
-        What the calls took, and what those took whose labels were there already.
+        Core-hours of the calls made, and of the reused labels.
     expected_core_hours
-        What the calls were expected to take before they were made; None where the ledger knew too
-        little.
+        Core-hours of the calls, estimated before they were made; None if the ledger has too few
+        timings.
     wall_s
-        Time all this took.
+        Wall time of the call, s.
     settings_hash
         Of the engine's physics.
     """
@@ -99,24 +111,24 @@ class LabelledDatabase:
 
     @property
     def isolated_energies(self) -> dict[str, float]:
-        """Free energy of the free atom of each element, eV."""
+        """Free energy of the isolated atom of each element, eV."""
         return {atom.get_chemical_formula(): atom.info["REF_energy"] for atom in self.isolated}
 
     def binding_energies(self) -> NDArray[np.float64]:
-        """Energy above the free atoms, eV/atom, negative when bound; one value a labelled frame.
+        """Energy relative to the isolated atoms, eV/atom, negative if bound; ``(n_labelled,)``.
 
-        Not a number where the free atom of one of its elements has no label.
+        Not a number if the isolated atom of one of the elements has no label.
         """
-        free = self.isolated_energies
+        isolated = self.isolated_energies
         values = [
-            (atoms.info["REF_energy"] - sum(free.get(s, np.nan) for s in atoms.symbols))
+            (atoms.info["REF_energy"] - sum(isolated.get(s, np.nan) for s in atoms.symbols))
             / len(atoms)
             for atoms in self.labelled
         ]
         return np.asarray(values, dtype=np.float64)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``labels.extxyz`` (MACE's keys) and, last, ``labels.db`` (ASE SQLite).
+        """Write ``labels.extxyz`` (MACE's keys) and then ``labels.db`` (ASE SQLite).
 
         Raises
         ------
@@ -134,7 +146,7 @@ class LabelledDatabase:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read back what :meth:`save` wrote.
+        """Read the files that :meth:`save` wrote.
 
         Raises
         ------
@@ -146,21 +158,21 @@ class LabelledDatabase:
             raise FileNotFoundError(f"{file}: no such label database; materialize the labels first")
         database = connect(file, type="db", use_lock_file=False)
         facts = dict(database.metadata)
-        everything = []
+        frames = []
         for row in database.select():
             atoms = row.toatoms()
             atoms.info = dict(row.data["info"])
             for name, array in row.data["arrays"].items():
                 atoms.set_array(name, array)
-            everything.append(atoms)
+            frames.append(atoms)
         n_isolated = facts.pop("n_isolated")
         facts["failed"] = [Failure(**failure) for failure in facts["failed"]]
         del facts["title"]
-        return cls(labelled=everything[n_isolated:], isolated=everything[:n_isolated], **facts)
+        return cls(labelled=frames[n_isolated:], isolated=frames[:n_isolated], **facts)
 
 
 def labelled_frame(atoms: Atoms, calculation: Calculation, **facts: str) -> Atoms:
-    """A copy of ``atoms`` with a label under MACE's keys, and further facts in its ``info``."""
+    """A copy of ``atoms`` with a label under MACE's keys, and ``facts`` in its ``info``."""
     labelled: Atoms = atoms.copy()
     labelled.info |= {"REF_energy": calculation.energy_eV, **facts}
     labelled.info.pop("REF_stress", None)
@@ -173,14 +185,14 @@ def labelled_frame(atoms: Atoms, calculation: Calculation, **facts: str) -> Atom
 def refuse_mixed_settings(
     labels: Iterable[tuple[str, str, Mapping[str, Any]]], advice: str
 ) -> None:
-    """Raise :class:`MixedSettingsError` where labels cannot be trained on together.
+    """Raise :class:`MixedSettingsError` if labels differ in engine or settings.
 
     Parameters
     ----------
     labels
-        Engine, hash of the settings, and the settings as far as they are known, of each label.
+        Engine, hash of the settings, and the settings if known, of each label.
     advice
-        What to do, after the place where the labels are.
+        The beginning of the message: where the labels are, and what to do.
     """
     groups: dict[tuple[str, str], tuple[int, Mapping[str, Any]]] = {}
     for engine, settings_hash, settings in labels:
@@ -193,12 +205,13 @@ def refuse_mixed_settings(
     differing = [name for name in names if len({str(s.get(name)) for s in known}) > 1]
     lines = []
     for (engine, settings_hash), (n, settings) in groups.items():
-        told = ", ".join(f"{name} = {settings.get(name)}" for name in differing)
-        lines.append(f"  {n} of {engine}, settings_hash {settings_hash[:12]}: {told}".rstrip(": "))
+        values = ", ".join(f"{name} = {settings.get(name)}" for name in differing)
+        lines.append(
+            f"  {n} of {engine}, settings_hash {settings_hash[:12]}: {values}".rstrip(": ")
+        )
     raise MixedSettingsError(
-        f"{advice}. Energies of different engines or settings have different zeros, and a model "
-        "fitted to them together learns the difference as if it were physics; found\n"
-        + "\n".join(lines)
+        f"{advice}. Energies of different engines or settings have different zeros, so a model "
+        "fitted to them together has systematic errors; found\n" + "\n".join(lines)
     )
 
 
@@ -210,9 +223,9 @@ def write_frames(
     Parameters
     ----------
     frames
-        As :func:`labelled_frame` gives them.
+        From :func:`labelled_frame`.
     path
-        ``….extxyz`` or ``….xyz``, ``….db``, or else a folder.
+        ``….extxyz`` or ``….xyz``, ``….db``; any other name is a folder.
     facts
         Metadata of the database.
 
@@ -235,25 +248,25 @@ def write_frames(
         database.metadata = {"title": "DFT labels", **(facts or {})}
         with database:
             for atoms in frames:
-                database.write(atoms, _searchable(atoms.info), _unsearchable(atoms))
+                database.write(atoms, _key_value_pairs(atoms.info), _data(atoms))
     return [path]
 
 
-def _searchable(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What ASE takes as key-value pairs; the rest is kept as data alone."""
-    return dict(_admissible(info))
+def _key_value_pairs(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that ASE accepts as searchable key-value pairs."""
 
-
-def _admissible(info: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in info.items():
+    def is_accepted(key: str, value: Any) -> bool:
         try:
             check({key: value})
         except ValueError:  # a reserved name, a list, or a text that looks like a number
-            continue
-        yield key, value
+            return False
+        return True
+
+    return {key: value for key, value in info.items() if is_accepted(key, value)}
 
 
-def _unsearchable(atoms: Atoms) -> dict[str, Any]:
+def _data(atoms: Atoms) -> dict[str, Any]:
+    """All of ``info``, and the arrays without a column, which are not searchable."""
     arrays = {name: array for name, array in atoms.arrays.items() if name not in _COLUMNS}
     # ASE's encoder takes arrays and plain numbers, but not NumPy's scalars
     info = {k: v.item() if isinstance(v, np.generic) else v for k, v in atoms.info.items()}

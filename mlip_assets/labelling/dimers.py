@@ -1,4 +1,4 @@
-"""Dimers: two atoms at given distances, so that a potential learns how bonds break and cores repel."""
+"""Dimers at given distances: training data for bond breaking and short-range repulsion."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def is_dimer(atoms: Atoms) -> bool:
 
 
 def dimers(elements: Sequence[str], ratios: Sequence[float]) -> list[Atoms]:
-    """Every pair of elements at every distance.
+    """A dimer of every pair of elements at every distance.
 
     Parameters
     ----------
     elements
         Chemical symbols.
     ratios
-        Distances over the sum of the covalent radii.
+        Distances divided by the sum of the covalent radii.
 
     Returns
     -------
     list of Atoms
-        In empty space, along x; ``info`` names pair and distance. ``frame_id`` is negative, because
-        no walker has met them.
+        Without periodic directions, along x; ``info["seed_name"]`` gives pair and distance.
+        ``frame_id`` is negative, because no trajectory contains them.
     """
-    made: list[Atoms] = []
+    frames: list[Atoms] = []
     for pair in combinations_with_replacement(elements, 2):
         sum_of_radii_A = sum(covalent_radii[atomic_numbers[symbol]] for symbol in pair)
         for ratio in ratios:
             distance_A = float(ratio * sum_of_radii_A)
             name = f"{'-'.join(pair)} at {distance_A:.2f} Å"
-            info = {"frame_id": -len(made) - 1, "seed_kind": DIMER, "seed_name": name}
-            made.append(Atoms(pair, [[0, 0, 0], [distance_A, 0, 0]], info=info))
-    return made
+            info = {"frame_id": -len(frames) - 1, "seed_kind": DIMER, "seed_name": name}
+            frames.append(Atoms(pair, [[0, 0, 0], [distance_A, 0, 0]], info=info))
+    return frames

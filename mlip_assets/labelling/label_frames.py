@@ -1,35 +1,29 @@
-"""Frames in, labels out: what the ledger knows is reused, and only the rest is computed."""
+"""Labels of frames: reused from the ledger or computed, with failures, rejections and cost."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from ase import Atoms
 from ase.data import atomic_numbers, ground_state_magnetic_moments
 
 from mlip_assets.campaign import GateSettings
-from mlip_assets.common.progress import Progress, Standing
+from mlip_assets.common.progress import ProgressReport
 from mlip_assets.compute.local import Compute, LocalProcesses
 from mlip_assets.labelling.budget import Budget
-from mlip_assets.labelling.calculations import Calculations, Job
-from mlip_assets.labelling.cost import MAX_TIMINGS, CostModel
 from mlip_assets.labelling.database import Failure, LabelledDatabase, labelled_frame
-from mlip_assets.labelling.engines.engine import DftEngine, hash_of
-from mlip_assets.labelling.gates import energy_outliers, flaw_of_label, refusals
-from mlip_assets.labelling.ledger.claims import Claim
-from mlip_assets.labelling.ledger.ledger import Entry, Label, LabelLedger
+from mlip_assets.labelling.engines.engine import DftEngine
+from mlip_assets.labelling.gates import energy_outliers, gate_frames, gate_of
+from mlip_assets.labelling.ledger.label import Entry, Label
+from mlip_assets.labelling.ledger.ledger import LabelLedger
+from mlip_assets.labelling.scheduler import LabelScheduler
 from mlip_assets.labelling.structure import ISOLATED
 
 _log = logging.getLogger(__name__)
-
-#: How often to ask whether another process has finished what it has claimed, and to say so; the
-#: second is also how often progress is told, as labels take seconds to hours each.
-_ASKED_EVERY_S, _TOLD_EVERY_S = 0.5, 10.0
 
 
 def label_frames(
@@ -44,134 +38,211 @@ def label_frames(
     gates: GateSettings | None = None,
     retry_failed: bool = False,
     on_finished: Callable[[Label], None] | None = None,
-    on_told: Callable[[Standing], None] | None = None,
+    on_progress: Callable[[ProgressReport], None] | None = None,
 ) -> LabelledDatabase:
-    """Label frames, and the free atom of each of their elements, by density-functional theory.
+    """Label frames, and the isolated atom of each of their elements, with a DFT engine.
 
-    A label that is finished is committed to the ledger at once and is never computed again, here or
-    in another process: what another is busy with is waited for. One that fails is committed with
-    its reason, and the others go on; it is computed again only where that could end otherwise: the
-    process had died, more time, memory or attempts are now allowed, or ``retry_failed``. Numbers
-    that were refused are kept, and judged anew by each call. Free atoms come first, in the spin
-    state of Hund's rules, or unpolarised where that fails.
+    Labels in the ledger are reused. A new label is committed when it is finished and is never
+    computed again; labels that another process is computing are waited for. A failure is committed
+    with its reason and stops nothing. It is repeated only if ``retry_failed``, if its process died,
+    or if more time, memory or attempts are allowed now. Isolated atoms are computed first.
 
     Parameters
     ----------
     frames
-        ``info`` may hold ``frame_id`` (else the position in the sequence) and anything else, all
-        of which is kept on the labelled frame.
+        ``info`` is kept; a missing ``frame_id`` is the position in the sequence.
     engine
-        The DFT program with its settings.
+        The DFT program and its settings.
     ledger
-        Where labels are kept. Any number of calls in any number of processes may share it.
-    n_workers
-        Calculations at the same time, each a child process on one core.
-    compute
-        Where calculations run, in place of ``n_workers`` processes of this machine.
-    budget
-        Most DFT calls to make, further attempts and free atoms included; None for no limit.
-    budget_core_hours
-        Most core-hours to spend; None for no limit.
+        Where labels are stored; any number of calls and processes may share it.
+    n_workers, compute
+        Number of calculations at the same time, one core each; or where they run instead.
+    budget, budget_core_hours
+        Largest number of DFT calls, with further attempts and isolated atoms, and of core-hours.
     gates
-        What is not computed, and what is refused afterwards; None for the defaults.
+        Which frames are not computed, and which calculations are rejected; None for the defaults.
     retry_failed
         Compute again what failed before.
-    on_finished
-        Called with each label that this call has committed.
-    on_told
-        Called with how things stand, every few seconds.
+    on_finished, on_progress
+        Called with each label that this call commits, and with the progress every few seconds.
 
     Raises
     ------
     EngineError
         The engine, or its data for an element, is not installed; nothing was computed.
     OSError
-        Nothing can be written, because the disk is full; the message names the file.
+        The disk is full; the message names the file.
     ValueError
         ``n_workers`` is not positive.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ase.build import bulk
+    >>> from mlip_assets.labelling import EmtEngine, LabelLedger, label_frames
+    >>> ledger = LabelLedger(f"{tempfile.mkdtemp()}/labels.db")
+    >>> database = label_frames([bulk("Cu")], EmtEngine(), ledger, n_workers=2)
+    >>> database.binding_energies().round(2)  # eV/atom
+    array([-3.51])
     """
-    compute = compute or LocalProcesses(n_workers)
-    gates = gates or GateSettings()
     started = time.monotonic()
-    symbols = sorted({s for atoms in frames for s in atoms.symbols}, key=atomic_numbers.__getitem__)
-    engine.check(symbols)
-    spending = Budget(budget, budget_core_hours)
-    clerk = _Clerk(engine, ledger, compute, spending, gates, retry_failed, on_finished, on_told)
-
-    reasons = refusals(frames, gates)
-    entries = clerk.take([atoms for atoms, why in zip(frames, reasons, strict=True) if not why])
-    # frames in their order; None where refused
-    taken = iter(entries)
-    known_as = [None if why else next(taken) for why in reasons]
-    free = dict(zip(symbols, clerk.take([free_atom(s) for s in symbols]), strict=True))
-    wanted = [*free.values(), *entries]
-    expected_core_hours = clerk.look_up(wanted)
-    _log.info(
-        "%d frames: %d refused by gates, %d equal to another; %d labels known, %d to compute%s",
-        len(frames),
-        len(frames) - len(entries),
-        len(entries) - len({entry.key for entry in entries}),
-        len(clerk.labels),
-        len(clerk.missing),
-        "" if expected_core_hours is None else f" in about {expected_core_hours:.2g} core-hours",
+    compute, gates = compute or LocalProcesses(n_workers), gates or GateSettings()
+    elements = sorted({s for atoms in frames for s in atoms.symbols}, key=atomic_numbers.get)
+    engine.check(elements)
+    scheduler = LabelScheduler(
+        engine,
+        ledger,
+        compute,
+        Budget(budget, budget_core_hours),
+        gates,
+        retry_failed=retry_failed,
+        on_finished=on_finished,
+        on_progress=on_progress,
     )
-    clerk.settle()
-    for symbol, entry in free.items():
-        label = clerk.labels.get(entry.key)
-        if label is None or label.is_done:
-            continue
-        _log.warning("%s atom: no label with Hund's rules (%s)", symbol, label.reason)
-        (free[symbol],) = clerk.take([free_atom(symbol, polarised=False)])
-        if free[symbol].key != entry.key:
-            clerk.look_up([free[symbol]])
-            clerk.settle()
+    request = _Request.register(frames, elements, scheduler, gates)
+    expected = request.find_cached(scheduler)
+    scheduler.run_missing()
+    request.retry_isolated_atoms(scheduler)
+    database = _collect(request, scheduler, gates)
+    return replace(database, wall_s=time.monotonic() - started, expected_core_hours=expected)
 
+
+def isolated_atom(symbol: str, *, polarised: bool = True) -> Atoms:
+    """One atom without periodic images, for the reference energy of an element (MACE's E0).
+
+    Parameters
+    ----------
+    symbol
+        Chemical symbol.
+    polarised
+        With the magnetic moment of the ground state by Hund's rules; otherwise without spin.
+    """
+    moment = ground_state_magnetic_moments[atomic_numbers[symbol]] if polarised else 0.0
+    return Atoms(symbol, magmoms=[moment])
+
+
+@dataclass(frozen=True)
+class _Request:
+    """Frames of one call and the isolated atoms of their elements, registered in the ledger.
+
+    Attributes
+    ----------
+    frames
+        All frames of the call.
+    rejections
+        For each frame why it is not computed; None if it is.
+    entries
+        For each frame its entry in the ledger; None if it is rejected.
+    isolated
+        For each element the entry of its isolated atom.
+    """
+
+    frames: Sequence[Atoms]
+    rejections: list[str | None]
+    entries: list[Entry | None]
+    isolated: dict[str, Entry]
+
+    @classmethod
+    def register(
+        cls,
+        frames: Sequence[Atoms],
+        elements: Sequence[str],
+        scheduler: LabelScheduler,
+        gates: GateSettings,
+    ) -> Self:
+        """Apply the gates to the frames, and register those that pass."""
+        rejections = gate_frames(frames, gates)
+        passed = [atoms for atoms, why in zip(frames, rejections, strict=True) if not why]
+        registered = iter(scheduler.register(passed))
+        entries = [None if why else next(registered) for why in rejections]
+        atoms = scheduler.register([isolated_atom(symbol) for symbol in elements])
+        return cls(frames, rejections, entries, dict(zip(elements, atoms, strict=True)))
+
+    @property
+    def registered(self) -> list[Entry]:
+        """The entries of the frames that are not rejected."""
+        return [entry for entry in self.entries if entry]
+
+    @property
+    def n_duplicates(self) -> int:
+        """Number of frames that equal an earlier one."""
+        return len(self.registered) - len({entry.key for entry in self.registered})
+
+    def find_cached(self, scheduler: LabelScheduler) -> float | None:
+        """Look up all labels, isolated atoms first; gives the expected core-hours of the others."""
+        expected = scheduler.find_cached([*self.isolated.values(), *self.registered])
+        _log.info(
+            "%d frames: %d rejected by gates, %d equal to another; %d labels in the ledger, "
+            "%d to compute%s",
+            len(self.frames),
+            len(self.frames) - len(self.registered),
+            self.n_duplicates,
+            len(scheduler.labels),
+            len(scheduler.missing),
+            "" if expected is None else f" in about {expected:.2g} core-hours",
+        )
+        return expected
+
+    def retry_isolated_atoms(self, scheduler: LabelScheduler) -> None:
+        """Compute without spin the isolated atoms that failed with Hund's rules."""
+        for symbol, entry in self.isolated.items():
+            label = scheduler.labels.get(entry.key)
+            if label is None or label.is_done:
+                continue
+            _log.warning("%s atom: no label with Hund's rules (%s)", symbol, label.reason)
+            (self.isolated[symbol],) = scheduler.register([isolated_atom(symbol, polarised=False)])
+            if self.isolated[symbol].key != entry.key:
+                scheduler.find_cached([self.isolated[symbol]])
+                scheduler.run_missing()
+
+
+def _collect(request: _Request, scheduler: LabelScheduler, gates: GateSettings) -> LabelledDatabase:
+    """Labels, failures and deferred frames of a request, without outliers of the energy."""
     labelled, labelled_ids, failed, deferred = [], [], [], []
-    for index, (atoms, why, found) in enumerate(zip(frames, reasons, known_as, strict=True)):
+    frames = zip(request.frames, request.rejections, request.entries, strict=True)
+    for index, (atoms, rejection, entry) in enumerate(frames):
         frame_id = int(atoms.info.get("frame_id", index))
-        label = clerk.labels.get(found.key) if found else None
-        if why or found is None:
-            failed.append(_refused(frame_id, "", why or "", 0))
+        label = scheduler.labels.get(entry.key) if entry else None
+        if entry is None:
+            failed.append(_rejection(frame_id, "", rejection or "", 0))
         elif label is None:
             deferred.append(frame_id)
         elif label.is_done:
             config_type = atoms.info.get("config_type", "Default")
-            labelled.append(_labelled(atoms, label, found, config_type))
+            labelled.append(_labelled(atoms, label, entry, config_type))
             labelled_ids.append(frame_id)
         elif label.outcome == "refused":
-            failed.append(_refused(frame_id, found.key, label.reason, label.attempts))
+            failed.append(_rejection(frame_id, label.key, label.reason, label.attempts))
         else:
             failed.append(
-                Failure(frame_id, found.key, label.reason, label.attempts, kind=label.outcome)
+                Failure(frame_id, label.key, label.reason, label.attempts, kind=label.outcome)
             )
     isolated = [
-        _labelled(entry.structure, clerk.labels[entry.key], entry, ISOLATED)
-        for entry in free.values()
-        if entry.key in clerk.labels and clerk.labels[entry.key].is_done
+        _labelled(entry.structure, label, entry, ISOLATED)
+        for entry in request.isolated.values()
+        if (label := scheduler.labels.get(entry.key)) and label.is_done
     ]
-    used = [clerk.labels[atoms.info["label_key"]] for atoms in (*labelled, *isolated)]
-    new = {label.key: label for label in used if label.key in clerk.started}
+    used = [scheduler.labels[atoms.info["label_key"]] for atoms in (*labelled, *isolated)]
+    computed = {label.key: label for label in used if label.key in scheduler.started}
+    reused_s = sum(label.wall_s for label in used)
+    reused_s -= sum(label.wall_s for label in computed.values())
     database = LabelledDatabase(
         labelled=labelled,
         isolated=isolated,
         failed=failed,
         deferred=deferred,
-        n_calculated=len(clerk.started),
-        n_reused=len(used) - len(new),
-        wall_s=time.monotonic() - started,
-        settings_hash=hash_of(engine),
-        n_duplicates=len(entries) - len({entry.key for entry in entries}),
-        core_hours_spent=spending.spent_core_hours,
-        core_hours_reused=(
-            sum(label.wall_s for label in used) - sum(label.wall_s for label in new.values())
-        )
-        / 3600,
-        expected_core_hours=expected_core_hours,
+        n_calculated=len(scheduler.started),
+        n_reused=len(used) - len(computed),
+        wall_s=0.0,
+        settings_hash=scheduler.settings_hash,
+        n_duplicates=request.n_duplicates,
+        core_hours_spent=scheduler.spent_core_hours,
+        core_hours_reused=reused_s / 3600,
     )
-    database = _without_outliers(database, labelled_ids, clerk.labels, gates)
+    database = _without_outliers(database, labelled_ids, scheduler.labels, gates)
     _log.info(
-        "%d frames: %d labelled, %d failed, %d deferred; %d DFT calls made, %d saved",
-        len(frames),
+        "%d frames: %d labelled, %d failed, %d deferred; %d DFT calls made, %d avoided",
+        len(request.frames),
         len(database.labelled),
         len(database.failed),
         len(deferred),
@@ -181,203 +252,31 @@ def label_frames(
     return database
 
 
-def free_atom(symbol: str, *, polarised: bool = True) -> Atoms:
-    """One atom in empty space, in the spin state of Hund's rules or without spin."""
-    moment = ground_state_magnetic_moments[atomic_numbers[symbol]] if polarised else 0.0
-    return Atoms(symbol, magmoms=[moment])
-
-
-class _Clerk:
-    """Looks labels up in the ledger, has the missing ones computed, judges and files them.
-
-    Attributes
-    ----------
-    labels
-        What is known, by key; of the missing, those that the budget does not reach stay out.
-    missing
-        Keys that are to be computed, or waited for.
-    """
-
-    def __init__(
-        self,
-        engine: DftEngine,
-        ledger: LabelLedger,
-        compute: Compute,
-        budget: Budget,
-        gates: GateSettings,
-        retry_failed: bool,
-        on_finished: Callable[[Label], None] | None,
-        on_told: Callable[[Standing], None] | None,
-    ) -> None:
-        self._engine, self._ledger, self._gates = engine, ledger, gates
-        self._calculations = Calculations(
-            engine,
-            ledger.calculations,
-            compute=compute,
-            budget=budget,
-            on_started=lambda job: ledger.start(job.key, job.attempt),
-        )
-        self._settings_hash = hash_of(engine)
-        self._retry_failed = retry_failed
-        self._on_finished, self._on_told = on_finished, on_told
-        self._structures: dict[str, Atoms] = {}
-        self._seen: dict[str, int] = {}
-        self._claims: dict[str, Claim] = {}
-        self._cost: CostModel | None = None
-        self.labels: dict[str, Label] = {}
-        self.missing: list[str] = []
-
-    @property
-    def started(self) -> list[str]:
-        """Key of each calculation this call has started."""
-        return self._calculations.started
-
-    def take(self, frames: Sequence[Atoms]) -> list[Entry]:
-        """How the ledger knows what would be computed for these atoms."""
-        structures = [self._engine.prepare(atoms) for atoms in frames]
-        entries = self._ledger.register(structures, self._engine.name, self._settings_hash)
-        self._structures.update((entry.key, entry.structure) for entry in entries)
-        return entries
-
-    def look_up(self, entries: Sequence[Entry]) -> float | None:
-        """Fill in ``labels`` and ``missing``; gives the core-hours that the missing may take."""
-        self.missing = []
-        for key in dict.fromkeys(entry.key for entry in entries):
-            known = self._ledger.find(key)
-            self._seen[key] = known.row if known else 0
-            if known and self._next_attempt(known) is None:
-                self.labels[key] = self._judged(known)
-            else:
-                self.missing.append(key)
-        timings = self._ledger.finished(self._engine.name, self._settings_hash, MAX_TIMINGS)
-        self._cost = CostModel.fit(list(timings), self._engine.physics) if self.missing else None
-        if self._cost is None:
-            return None
-        return sum(self._cost.core_hours(self._structures[key]) for key in self.missing)
-
-    def settle(self) -> None:
-        """Compute what is missing, and wait for what others compute."""
-        if not self.missing:
-            return
-        progress = Progress(
-            "DFT",
-            len(self.missing) + len(self.labels),
-            "labels",
-            already_done=len(self.labels),
-            every_s=_TOLD_EVERY_S,
-            on_told=self._on_told,
-        )
-        told = -inf
-        while self.missing:
-            self.missing = self._compute(self.missing, progress)
-            if not self.missing:
-                return
-            if time.monotonic() - told > _TOLD_EVERY_S:
-                told = time.monotonic()
-                holders = sorted({self._ledger.claimed_by(key) for key in self.missing})
-                _log.info(
-                    "waiting for %d labels that are being computed by %s",
-                    len(self.missing),
-                    ", ".join(holders),
-                )
-            time.sleep(_ASKED_EVERY_S)
-
-    def _compute(self, keys: list[str], progress: Progress) -> list[str]:
-        """Compute what nobody else has claimed; gives the keys that somebody has."""
-        elsewhere: list[str] = []
-        try:
-            with closing(self._calculations.run(self._jobs(keys, elsewhere, progress))) as finished:
-                for raw in finished:
-                    label = self.labels[raw.key] = self._judged(raw)
-                    structure = self._structures[label.key]
-                    self._ledger.commit(label, structure, settings=dict(self._engine.physics))
-                    self._calculations.clear(label)
-                    self._claims.pop(label.key).release()
-                    progress.advance()
-                    if not label.is_done:
-                        _log.warning("%s failed: %s", label.key[:12], label.reason)
-                    if self._on_finished:
-                        self._on_finished(label)
-        finally:
-            for claim in self._claims.values():
-                claim.release()
-            self._claims.clear()
-        return elsewhere
-
-    def _jobs(self, keys: list[str], elsewhere: list[str], progress: Progress) -> Iterator[Job]:
-        """What to compute next, claimed; taken when there is a worker for it."""
-        for key in keys:
-            claim = self._ledger.claim(key)
-            if claim is None:
-                elsewhere.append(key)
-                continue
-            self._claims[key] = claim
-            known = self._ledger.find(key)
-            attempt = self._next_attempt(known) if known else 0
-            is_news = known is not None and known.row > self._seen[key]
-            if known and (attempt is None or (is_news and attempt == 0)):
-                self.labels[key] = self._judged(known)  # another process was faster
-                progress.skip(1)
-            else:
-                job = Job(
-                    key,
-                    self._structures[key],
-                    attempt or 0,
-                    known.attempts_log if known and attempt else (),
-                    self._cost.core_hours(self._structures[key]) if self._cost else None,
-                )
-                if self._calculations.affords(job):
-                    yield job
-                    continue
-            self._claims.pop(key).release()
-
-    def _next_attempt(self, known: Label) -> int | None:
-        """The attempt to make now, or None to leave the label as it is."""
-        if known.is_done:
-            return None
-        if known.outcome == "not_converged" and known.attempts <= self._engine.retries:
-            return known.attempts
-        more_time = known.outcome == "timeout" and known.timeout_s < self._engine.timeout_s
-        more_memory = known.outcome == "memory" and (self._engine.memory_limit_GiB or inf) > (
-            known.attempts_log[-1].memory_limit_GiB or inf
-        )
-        again = self._retry_failed or known.outcome == "died" or more_time or more_memory
-        return 0 if again else None
-
-    def _judged(self, label: Label) -> Label:
-        if label.calculation is None:
-            return label
-        limit = self._engine.max_net_force_eV_per_A
-        flaw = flaw_of_label(label.calculation, self._gates, limit)
-        return replace(label, outcome="refused" if flaw else "done", reason=flaw or "")
-
-
 def _without_outliers(
     database: LabelledDatabase,
     frame_ids: Sequence[int],
     labels: Mapping[str, Label],
     gates: GateSettings,
 ) -> LabelledDatabase:
-    """Without labels whose energy is far from that of their likes; those are failures."""
-    found = energy_outliers(database.labelled, database.binding_energies(), gates)
+    """The labels without outliers of the binding energy, which become failures."""
+    outliers = energy_outliers(database.labelled, database.binding_energies(), gates)
     kept, failed = [], list(database.failed)
-    for atoms, frame_id, outlier in zip(database.labelled, frame_ids, found, strict=True):
+    for atoms, frame_id, outlier in zip(database.labelled, frame_ids, outliers, strict=True):
         if outlier is None:
             kept.append(atoms)
             continue
         key = atoms.info["label_key"]
-        failed.append(
-            _refused(frame_id, key, f"energy_window: binding {outlier}", labels[key].attempts)
-        )
+        reason = f"energy_window: binding {outlier}"
+        failed.append(_rejection(frame_id, key, reason, labels[key].attempts))
     return replace(database, labelled=kept, failed=failed)
 
 
-def _refused(frame_id: int, key: str, reason: str, attempts: int) -> Failure:
-    return Failure(frame_id, key, reason, attempts, kind=reason.partition(":")[0])
+def _rejection(frame_id: int, key: str, reason: str, attempts: int) -> Failure:
+    return Failure(frame_id, key, reason, attempts, kind=gate_of(reason))
 
 
 def _labelled(atoms: Atoms, label: Label, entry: Entry, config_type: str) -> Atoms:
-    calculation = entry.own(label).calculation
+    calculation = entry.permute_forces(label).calculation
     assert calculation is not None
     return labelled_frame(
         atoms,

@@ -1,4 +1,4 @@
-"""The structure as an engine sees it, and what it is called in the ledger."""
+"""Structures as an engine computes them, and their keys in the ledger."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import json
 import numpy as np
 from ase import Atoms
 
-#: ``config_type`` of free atoms, as MACE knows it.
+#: ``config_type`` of isolated atoms, by which MACE recognises them.
 ISOLATED = "IsolatedAtom"
 
 
-def boxed(atoms: Atoms, vacuum_A: float) -> Atoms:
-    """Numbers, positions, cell, pbc and initial magnetic moments, and nothing else.
+def with_vacuum(atoms: Atoms, vacuum_A: float) -> Atoms:
+    """A copy with numbers, positions, cell, pbc and initial magnetic moments only.
 
     Along directions that are not periodic, the atoms are centred with ``vacuum_A`` of empty space
-    on both sides: where a drifting cluster has got to in its box, and how large the box is, then
-    changes neither its label nor its key. Periodic cell vectors and all relative positions stay.
+    on both sides. Neither the position of a cluster in its box nor the size of the box then changes
+    the label or its key. Periodic cell vectors and all relative positions are unchanged.
     """
     structure = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     moments = atoms.get_initial_magnetic_moments()
@@ -29,13 +29,13 @@ def boxed(atoms: Atoms, vacuum_A: float) -> Atoms:
     return structure
 
 
-def is_isolated(structure: Atoms) -> bool:
-    """Whether this is one atom in empty space."""
+def is_isolated_atom(structure: Atoms) -> bool:
+    """Whether this is one atom without periodic images."""
     return len(structure) == 1 and not structure.pbc.any()
 
 
-def flaw_of(atoms: Atoms) -> str | None:
-    """Why no calculation can be made of these atoms; None when one can."""
+def invalid_reason(atoms: Atoms) -> str | None:
+    """Why these atoms cannot be computed; None if they can."""
     if len(atoms) == 0:
         return "there are no atoms"
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
@@ -47,10 +47,10 @@ def flaw_of(atoms: Atoms) -> str | None:
 
 
 def label_key(structure: Atoms, engine: str, settings_hash: str) -> str:
-    """SHA-256 of a structure to the last bit, an engine's name and its settings.
+    """SHA-256 of the exact structure, the name of an engine and the hash of its settings.
 
-    What other structures share this key is for :mod:`mlip_assets.labelling.ledger.equality` to tell and
-    for the ledger to keep.
+    :mod:`mlip_assets.labelling.ledger.equality` decides which other structures share this key, and
+    the ledger stores it.
     """
     digest = hashlib.sha256()
     for array in (
@@ -66,7 +66,7 @@ def label_key(structure: Atoms, engine: str, settings_hash: str) -> str:
 
 
 def to_plain(structure: Atoms) -> dict[str, object]:
-    """A boxed structure as JSON values; every float keeps its last bit."""
+    """A structure of :func:`with_vacuum` as JSON values; every float is exact."""
     return {
         "numbers": structure.numbers.tolist(),
         "positions": structure.positions.tolist(),

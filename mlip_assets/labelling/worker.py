@@ -1,7 +1,7 @@
 """The child process that computes one label: ``python -m mlip_assets.labelling.worker PARENT``.
 
-Reads ``job.json`` in its working folder and leaves ``result.json`` there, written aside and
-renamed, so that it is whole or missing. It dies with its parent.
+It reads ``job.json`` in its working folder, and writes ``result.json`` there, which is renamed into
+place, so that it is complete or absent. The process ends when its parent process ends.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ def main(folder: Path) -> None:
     """Compute the job in ``folder``, which is the working folder."""
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     started = time.monotonic()
-    result = _computed(job)
+    result = _compute(job)
     result["wall_s"] = time.monotonic() - started
     write_text(folder / RESULT, json.dumps(result))
 
 
 def tail(file: Path) -> str:
-    """How a text ends: its last lines that say something, on one line."""
+    """The last lines of a text file that are not empty, joined to one line, for messages."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
-    said = [" ".join(line.split()) for line in text.splitlines() if line.strip(" -=")]
-    return f"{file.name} ends: {' | '.join(said[-_TAIL_LINES:])}" if said else f"no {file.name}"
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip(" -=")]
+    return f"{file.name} ends: {' | '.join(lines[-_TAIL_LINES:])}" if lines else f"no {file.name}"
 
 
-def _computed(job: dict[str, Any]) -> dict[str, Any]:
+def _compute(job: dict[str, Any]) -> dict[str, Any]:
     engine: DftEngine = getattr(import_module(job["module"]), job["class"])(**job["fields"])
-    ended: dict[str, Any]
+    result: dict[str, Any]
     try:
         calculation = engine.calculate(Atoms(**job["structure"]), job["attempt"])
         stress = calculation.stress
-        ended = {
+        result = {
             "outcome": "done",
             "reason": "",
             "energy_eV": calculation.energy_eV,
@@ -54,16 +54,16 @@ def _computed(job: dict[str, Any]) -> dict[str, Any]:
             "stress": None if stress is None else stress.tolist(),
         }
     except NotConvergedError as error:
-        ended = _failed("not_converged", str(error), engine)
+        result = _failure("not_converged", str(error), engine)
     except KilledError as error:
-        ended = _failed("died", str(error), engine)
-    except Exception as error:  # noqa: BLE001  whatever a program raises must not stop the others
+        result = _failure("died", str(error), engine)
+    except Exception as error:  # noqa: BLE001  an error of one calculation must not stop the others
         traceback.print_exc()
-        ended = _failed("error", f"{type(error).__name__}: {error}", engine)
-    return ended | {"program": engine.program()}
+        result = _failure("error", f"{type(error).__name__}: {error}", engine)
+    return result | {"program": engine.program()}
 
 
-def _failed(outcome: str, reason: str, engine: DftEngine) -> dict[str, Any]:
+def _failure(outcome: str, reason: str, engine: DftEngine) -> dict[str, Any]:
     return {"outcome": outcome, "reason": f"{reason}; {tail(Path(engine.output))}"}
 
 

@@ -7,8 +7,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mlip_assets.labelling import Failure, LabelledDatabase, free_atom
-from mlip_assets.labelling.accounting import account_of, binding_problem
+from mlip_assets.labelling import Failure, LabelledDatabase, isolated_atom
+from mlip_assets.labelling.accounting import binding_problem, labelling_cost
 
 
 def labelled(energy_eV: float, atoms: Atoms) -> Atoms:
@@ -20,7 +20,7 @@ def labelled(energy_eV: float, atoms: Atoms) -> Atoms:
 def database() -> LabelledDatabase:
     return LabelledDatabase(
         labelled=[labelled(-10.8 - 0.1 * i, bulk("Si")) for i in range(8)],
-        isolated=[labelled(-0.8, free_atom("Si"))],
+        isolated=[labelled(-0.8, isolated_atom("Si"))],
         failed=[
             Failure(1, "", "close_contact: …", 0, "close_contact"),
             Failure(2, "a", "no self-consistency", 2, "not_converged"),
@@ -38,7 +38,7 @@ def database() -> LabelledDatabase:
 
 
 def test_calls_failures_and_core_hours_are_counted(database: LabelledDatabase) -> None:
-    account = account_of(database, n_frames_explored=4000)
+    account = labelling_cost(database, n_frames_explored=4000)
     assert (account.n_made, account.n_reused, account.n_duplicates) == (8, 2, 1)
     assert account.failed == {"not_converged": 2, "close_contact": 1}
     assert account.frames_explored_per_label == 500
@@ -47,7 +47,7 @@ def test_calls_failures_and_core_hours_are_counted(database: LabelledDatabase) -
 
 
 def test_without_labels_nothing_is_claimed(database: LabelledDatabase) -> None:
-    account = account_of(replace(database, labelled=[]), n_frames_explored=4000)
+    account = labelling_cost(replace(database, labelled=[]), n_frames_explored=4000)
     assert account.frames_explored_per_label is None
     assert account.core_hours_saved is None
 
@@ -55,9 +55,9 @@ def test_without_labels_nothing_is_claimed(database: LabelledDatabase) -> None:
 def test_sign_and_size_of_binding_are_checked(database: LabelledDatabase) -> None:
     assert binding_problem(database) is None
     assert "no labels" in (binding_problem(replace(database, labelled=[])) or "")
-    assert "without a free-atom" in (binding_problem(replace(database, isolated=[])) or "")
-    unbound = replace(database, isolated=[labelled(-7.0, free_atom("Si"))])
-    assert "above their free atoms" in (binding_problem(unbound) or "")
-    other_program = replace(database, isolated=[labelled(-780.0, free_atom("Si"))])
-    assert "8 frames bind by" in (binding_problem(other_program) or "")
+    assert "without an isolated-atom" in (binding_problem(replace(database, isolated=[])) or "")
+    unbound = replace(database, isolated=[labelled(-7.0, isolated_atom("Si"))])
+    assert "above their isolated" in (binding_problem(unbound) or "")
+    other_program = replace(database, isolated=[labelled(-780.0, isolated_atom("Si"))])
+    assert "8 frames have binding energies outside" in (binding_problem(other_program) or "")
     assert np.isfinite(database.binding_energies()).all()

@@ -58,19 +58,19 @@ def test_k_points_cost_too() -> None:
 
 def test_a_budget_of_core_hours_counts_what_is_running() -> None:
     budget = Budget(core_hours=1.0)
-    assert budget.affords(None)
-    assert not budget.affords(1.1)
+    assert budget.allows(None)
+    assert not budget.allows(1.1)
     budget.start(0.6)
-    assert not budget.affords(0.6), "two at once would overrun"
+    assert not budget.allows(0.6), "two at once would overrun"
     budget.end(0.6, 0.3)
-    assert budget.affords(0.6)
+    assert budget.allows(0.6)
     budget.start(None)
     budget.end(None, 0.8)
-    assert not budget.affords(None)
+    assert not budget.allows(None)
 
 
 def test_a_budget_of_calls_stops_at_them() -> None:
     budget = Budget(calls=1)
-    assert budget.affords(99.0)
+    assert budget.allows(99.0)
     budget.start(None)
-    assert not budget.affords(None)
+    assert not budget.allows(None)

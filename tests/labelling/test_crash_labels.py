@@ -35,7 +35,7 @@ compute = InProcess()
 GPAW = """
 from ase.build import bulk
 from mlip_assets.labelling import GpawEngine
-from mlip_assets.labelling.compute import LocalProcesses
+from mlip_assets.compute import LocalProcesses
 frames = []
 for seed in range({n_frames}):
     atoms = bulk("Si")
@@ -48,7 +48,8 @@ CAMPAIGN = """
 import sys
 sys.path[:0] = [{here!r}, {root!r}]
 from pathlib import Path
-from mlip_assets.labelling import InProcess, LabelLedger, label_frames
+from mlip_assets.compute import InProcess
+from mlip_assets.labelling import LabelLedger, label_frames
 {setting}
 made = label_frames(frames, engine, LabelLedger({ledger!r}), compute=compute)
 made.save({made!r})
@@ -189,7 +190,8 @@ FULL = """
 import resource, sys
 sys.path[:0] = [{here!r}, {root!r}]
 from toy_engine import ToyEngine, toy_frame
-from mlip_assets.labelling import InProcess, LabelLedger, label_frames
+from mlip_assets.compute import InProcess
+from mlip_assets.labelling import LabelLedger, label_frames
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # as a disk with so much left
 frames = [toy_frame("Cu", seed) for seed in range(60)]
 try:

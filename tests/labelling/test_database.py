@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.db import connect
 from ase.io import read
 
-from mlip_assets.labelling import Failure, LabelledDatabase, MixedSettingsError, free_atom
+from mlip_assets.labelling import Failure, LabelledDatabase, MixedSettingsError, isolated_atom
 
 
 def labelled(atoms: Atoms, energy_eV: float, seed: int, **info: object) -> Atoms:
@@ -44,7 +44,7 @@ def database() -> LabelledDatabase:
             ),
             labelled(cluster, -4.0, 2, frame_id=11, walker="cluster-300K-0", cluster=0),
         ],
-        isolated=[labelled(free_atom("Si"), -0.98, 3, config_type="IsolatedAtom")],
+        isolated=[labelled(isolated_atom("Si"), -0.98, 3, config_type="IsolatedAtom")],
         failed=[Failure(12, "f" * 64, "charge sloshes", attempts=2)],
         deferred=[13, 14],
         n_calculated=5,

@@ -37,7 +37,7 @@ def test_labels_of_dimers_are_a_bond(tmp_path):
     ("labelling", "message"),
     [
         ({"dimers": [0.2]}, "dimers"),
-        ({"dimers": [0.4, 1.0]}, r"dimers: 0\.4 is nearer than gates\.min_distance_ratio = 0\.5"),
+        ({"dimers": [0.4, 1.0]}, r"dimers: 0\.4 is below gates\.min_distance_ratio = 0\.5"),
     ],
 )
 def test_distances_that_cannot_be_computed_are_refused(labelling, message):

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from mlip_assets.campaign import GateSettings
 from mlip_assets.labelling import Calculation
-from mlip_assets.labelling.gates import energy_outliers, flaw_of_label, refusals
+from mlip_assets.labelling.gates import energy_outliers, gate_calculation, gate_frames
 
 GATES = GateSettings()
 GOOD_FORCES = np.array([[1.0, 0.5, 0.0], [-1.0, -0.5, 0.0]])
@@ -34,13 +34,13 @@ def flaw(
     forces: np.ndarray = GOOD_FORCES, stress: np.ndarray | None = None, energy_eV: float = -10.0
 ) -> str:
     calculation = Calculation(energy_eV, np.asarray(forces), stress)
-    return flaw_of_label(calculation, GATES, max_net_force_eV_per_A=0.05) or ""
+    return gate_calculation(calculation, GATES, max_net_force_eV_per_A=0.05) or ""
 
 
 def test_a_contact_is_refused_across_the_boundary_too() -> None:
     near = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=True)
     apart = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=False)
-    reason, none = refusals([near, apart], GATES)
+    reason, none = gate_frames([near, apart], GATES)
     assert none is None
     assert reason is not None
     assert reason.startswith("close_contact: ")
@@ -59,7 +59,7 @@ def test_a_contact_is_refused_across_the_boundary_too() -> None:
     ],
 )
 def test_what_the_surrogate_finds_absurd_is_not_paid_for(frame: Atoms, gate: str) -> None:
-    (reason,) = refusals([frame], GATES)
+    (reason,) = gate_frames([frame], GATES)
     assert reason is not None
     assert reason.startswith(gate)
 
@@ -68,7 +68,7 @@ def test_an_absurd_surrogate_energy_is_found_among_its_likes() -> None:
     frames = [silicon(energy_eV=-10.0 + 0.01 * i) for i in range(20)]
     frames.append(silicon(energy_eV=-60.0))
     dimer = Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]], info={"surrogate_energy_eV": -4.0})
-    reasons = refusals([*frames, dimer], GATES)
+    reasons = gate_frames([*frames, dimer], GATES)
     assert reasons[:20] == [None] * 20
     assert reasons[20] is not None
     assert reasons[20].startswith("surrogate_energy: by the surrogate, -30.00 eV/atom is 25.")

@@ -390,7 +390,7 @@ def test_an_energy_far_from_its_likes_is_not_trained_on(
     assert len(again.labelled) == 9
     (failure,) = again.failed
     assert (failure.frame_id, failure.kind, failure.label_key) == (104, "energy_window", key)
-    assert "25.0 below the median of 10 alike frames" in failure.reason
+    assert "25.0 below the median of 10 frames of equal composition" in failure.reason
 
 
 def test_core_hours_are_foreseen_counted_and_kept_to(

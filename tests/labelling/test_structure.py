@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mlip_assets.labelling.ledger.equality import matching
-from mlip_assets.labelling.structure import boxed, flaw_of, label_key
+from mlip_assets.labelling.ledger.equality import match_atoms
+from mlip_assets.labelling.structure import invalid_reason, label_key, with_vacuum
 
 
 def key(atoms: Atoms, vacuum_A: float = 4.0) -> str:
-    return label_key(boxed(atoms, vacuum_A), "gpaw", "settings")
+    return label_key(with_vacuum(atoms, vacuum_A), "gpaw", "settings")
 
 
 def crystal(seed: int = 0) -> Atoms:
@@ -35,7 +35,7 @@ def test_the_key_is_of_every_bit() -> None:
     slab = crystal()
     slab.pbc = [True, True, False]
     variants = [crystal(), other_cell, crystal()[[1, 0]], magnetic, slab]
-    structure = boxed(crystal(), 4.0)
+    structure = with_vacuum(crystal(), 4.0)
     keys = [key(atoms) for atoms in variants]
     keys += [label_key(structure, "qe", "settings"), label_key(structure, "gpaw", "others")]
     assert len(set(keys)) == len(keys)
@@ -46,7 +46,7 @@ def test_a_cluster_may_drift_and_its_box_may_differ(offset: np.ndarray, size: fl
     moved = cluster()
     moved.positions += offset
     moved.set_cell([size] * 3)
-    assert matching(boxed(moved, 4.0), boxed(cluster(), 4.0)) is not None
+    assert match_atoms(with_vacuum(moved, 4.0), with_vacuum(cluster(), 4.0)) is not None
 
 
 def test_labels_and_notes_on_the_frame_do_not_change_the_key() -> None:
@@ -58,7 +58,7 @@ def test_labels_and_notes_on_the_frame_do_not_change_the_key() -> None:
 
 
 def test_a_box_is_made_along_open_directions_alone() -> None:
-    structure = boxed(cluster(), 4.0)
+    structure = with_vacuum(cluster(), 4.0)
     low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
     np.testing.assert_allclose(low, 4.0)
     np.testing.assert_allclose(structure.cell.lengths() - high, 4.0)
@@ -67,14 +67,14 @@ def test_a_box_is_made_along_open_directions_alone() -> None:
     )
 
     slab = fcc111("Cu", (2, 2, 3), vacuum=1.0)
-    boxed_slab = boxed(slab, 6.0)
+    boxed_slab = with_vacuum(slab, 6.0)
     np.testing.assert_allclose(boxed_slab.cell[:2], slab.cell[:2])
     height = np.ptp(slab.positions[:, 2])
     assert boxed_slab.cell[2, 2] == pytest.approx(height + 12.0)
 
 
 def test_a_free_atom_without_a_cell_gets_one() -> None:
-    structure = boxed(Atoms("Si"), 4.5)
+    structure = with_vacuum(Atoms("Si"), 4.5)
     np.testing.assert_allclose(structure.cell.array, np.diag([9.0] * 3))
     np.testing.assert_allclose(structure.positions, [[4.5] * 3])
 
@@ -90,8 +90,8 @@ def test_a_free_atom_without_a_cell_gets_one() -> None:
     ],
 )
 def test_what_cannot_be_computed_is_named(atoms: Atoms, flaw: str) -> None:
-    assert flaw in (flaw_of(atoms) or "")
+    assert flaw in (invalid_reason(atoms) or "")
 
 
 def test_usable_atoms_have_no_flaw() -> None:
-    assert all(flaw_of(atoms) is None for atoms in (crystal(), cluster(), Atoms("Si")))
+    assert all(invalid_reason(atoms) is None for atoms in (crystal(), cluster(), Atoms("Si")))

@@ -1,4 +1,4 @@
-"""ASE's effective-medium theory: as fast as DFT is slow. A stand-in for tests; no campaign has it."""
+"""ASE's effective-medium theory: milliseconds per label, for tests and examples, not for campaigns."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 from ase import Atoms
 
 from mlip_assets.labelling.engines.engine import Calculation, EngineError
-from mlip_assets.labelling.structure import boxed
+from mlip_assets.labelling.structure import with_vacuum
 
 
 @dataclass(frozen=True)
 class EmtEngine:
-    """Ni, Cu, Pd, Ag, Pt, Au and Al, roughly H, C, N and O; nothing that resembles DFT.
+    """Effective-medium theory for Ni, Cu, Pd, Ag, Pt, Au and Al, and with low accuracy H, C, N and O.
 
-    K. W. Jacobsen, P. Stoltze and J. K. Nørskov, Surf. Sci. 366, 394 (1996).
+    Its energies are not comparable to those of DFT. K. W. Jacobsen, P. Stoltze and J. K. Nørskov,
+    Surf. Sci. 366, 394 (1996).
     """
 
     retries: int = 1
@@ -30,7 +31,7 @@ class EmtEngine:
 
     @property
     def physics(self) -> dict[str, Any]:
-        """There is nothing to set."""
+        """The model; it has no settings."""
         return {"model": "EMT as in ASE"}
 
     def check(self, symbols: Collection[str]) -> None:
@@ -42,19 +43,19 @@ class EmtEngine:
             raise EngineError(f"EMT has no parameters for {', '.join(missing)}")
 
     def prepare(self, atoms: Atoms) -> Atoms:
-        """Empty space along the directions that are not periodic."""
-        return boxed(atoms, 5.0)
+        """Add vacuum along the directions that are not periodic."""
+        return with_vacuum(atoms, 5.0)
 
     def numerics(self, attempt: int) -> dict[str, Any]:
-        """Nothing has to converge."""
+        """The number of the attempt; there is no self-consistency."""
         return {"attempt": attempt}
 
     def program(self) -> str:
-        """ASE's version."""
+        """ASE and its version."""
         return f"ase {version('ase')}"
 
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:  # noqa: ARG002
-        """Energy, forces and, when fully periodic, stress."""
+        """Energy, forces and, if fully periodic, stress."""
         from ase.calculators.emt import EMT
 
         atoms = structure.copy()

@@ -19,46 +19,54 @@ from mlip_assets.labelling.engines.engine import Calculation, EngineError, NotCo
 from mlip_assets.labelling.engines.kpoints import k_grid
 from mlip_assets.labelling.engines.program import ProgramEngine, text_of
 from mlip_assets.labelling.engines.pseudopotentials import ElementFiles, check_unchanged, upf_files
-from mlip_assets.labelling.structure import is_isolated
+from mlip_assets.labelling.structure import is_isolated_atom
 
-#: How ``pw.x`` calls a functional, and how the header of a file made for it may spell it.
+#: Name of a functional in ``pw.x``, and its possible names in the header of a pseudopotential file.
 _FUNCTIONALS = {
     "LDA": ("sla+pw+nogx+nogc", {"SLA PW NOGX NOGC", "PW", "LDA"}),
     "PBE": ("pbe", {"PBE", "SLA PW PBX PBC", "SLA PW PBE PBE"}),
     "revPBE": ("revpbe", {"REVPBE", "PBE", "SLA PW PBX PBC", "SLA PW PBE PBE"}),
     "RPBE": ("sla+pw+hhnx+pbc", {"RPBE", "PBE", "SLA PW PBX PBC", "SLA PW PBE PBE"}),
 }
-#: Less mixing and screening fit for uneven cells, then another diagonalisation, then random waves.
-_LADDER: tuple[dict[str, Any], ...] = (
+#: Numerical settings by attempt: smaller mixing and a screening for inhomogeneous cells, then another
+#: diagonalisation, then random initial wave functions.
+_ATTEMPTS: tuple[dict[str, Any], ...] = (
     {"mixing_beta": 0.4, "diagonalization": "david"},
     {"mixing_beta": 0.2, "mixing_mode": "local-TF", "diagonalization": "david"},
     {"mixing_beta": 0.1, "mixing_mode": "local-TF", "diagonalization": "cg"},
     {"mixing_beta": 0.1, "mixing_ndim": 16, "diagonalization": "cg", "startingwfc": "random"},
 )
-#: Routines whose failure depends on the way to self-consistency, not on the structure.
-_NUMERICAL = ("c_bands", "cdiaghg", "rdiaghg", "electrons", "cegterg", "regterg", "mix_rho")
+#: Routines that fail because of the numerical settings, not because of the structure.
+_NUMERICAL_ROUTINES = (
+    "c_bands",
+    "cdiaghg",
+    "rdiaghg",
+    "electrons",
+    "cegterg",
+    "regterg",
+    "mix_rho",
+)
 
 
 @dataclass(frozen=True)
 class EspressoEngine(ProgramEngine):
-    """``pw.x``, through the input writer and output reader of ASE.
+    """``pw.x``, with the input writer and output reader of ASE.
 
-    Whether a calculation has converged is read from what ``pw.x`` says of its self-consistency,
-    not from the way it ends. ``energy_convergence_eV`` is the estimated error of self-consistency
-    per atom.
+    Convergence is determined from the message of ``pw.x`` on self-consistency, not from its exit
+    status. ``energy_convergence_eV`` is the estimated error of self-consistency per atom.
     """
 
     name: ClassVar[str] = "espresso"
     output: ClassVar[str] = "espresso.pwo"
-    usual_command: ClassVar[str] = "pw.x"
+    default_command: ClassVar[str] = "pw.x"
     install: ClassVar[str] = "apt-get install --no-install-recommends quantum-espresso"
 
     @classmethod
-    def _find(cls, folder: Path, elements: Collection[str]) -> ElementFiles:
+    def _find_files(cls, folder: Path, elements: Collection[str]) -> ElementFiles:
         return upf_files(folder, elements)
 
     def check(self, symbols: Collection[str]) -> None:
-        """Raise :class:`EngineError` unless ``pw.x`` and fitting data for all elements are here."""
+        """Raise :class:`EngineError` if ``pw.x`` or a pseudopotential for the functional is missing."""
         super().check(symbols)
         for symbol in sorted(symbols):
             path, _ = self.pseudopotentials[symbol]
@@ -66,27 +74,27 @@ class EspressoEngine(ProgramEngine):
             if functional not in _FUNCTIONALS[self.xc][1]:
                 raise EngineError(
                     f"{path} was made for {functional or 'an unnamed functional'}, not for xc: "
-                    f"{self.xc}; take another family, or another functional"
+                    f"{self.xc}; choose another pseudopotential family or another functional"
                 )
 
     def numerics(self, attempt: int) -> dict[str, Any]:
-        """The ``&ELECTRONS`` of ``pw.x``, but for the threshold."""
-        rung = _LADDER[min(attempt, len(_LADDER) - 1)]
-        return {"electron_maxstep": self._max_iterations(attempt), **rung}
+        """Namelist ``&ELECTRONS`` of ``pw.x``, without the convergence threshold."""
+        settings = _ATTEMPTS[min(attempt, len(_ATTEMPTS) - 1)]
+        return {"electron_maxstep": self._max_iterations(attempt), **settings}
 
     def program(self) -> str:
-        """The version that ``pw.x`` has written into its output."""
+        """``pw.x`` and its version, from its output."""
         found = re.search(r"Program PWSCF v\.(\S+)", text_of(self.output))
         return f"pw.x {found[1]}" if found else "pw.x"
 
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:
-        """Free energy, forces and, when fully periodic, stress."""
+        """Free energy, forces and, if fully periodic, stress."""
         from ase.calculators.espresso import Espresso, EspressoProfile
 
         check_unchanged(self.pseudopotentials, structure.symbols)
         size, shifted = k_grid(structure, self.k_spacing_per_A)
         files = {s: Path(self.pseudopotentials[s][0]) for s in set(structure.symbols)}
-        for file in files.values():  # pw.x takes them from one folder and cannot read all paths
+        for file in files.values():  # pw.x reads one folder, and not every path
             Path(file.name).unlink(missing_ok=True)
             Path(file.name).symlink_to(file)
         profile = EspressoProfile(command=self._command, pseudo_dir=".")
@@ -95,17 +103,17 @@ class EspressoEngine(ProgramEngine):
             directory=".",
             input_data=self._input(structure, attempt),
             pseudopotentials={symbol: file.name for symbol, file in files.items()},
-            kpts=size if max(size) > 1 else None,  # None: Γ alone, at half the cost
+            kpts=size if max(size) > 1 else None,  # None: Γ only, at half the cost
             koffset=shifted,
-            # pw.x before 7.3 takes a share of the valence electrons in place of a moment
+            # pw.x before 7.3 reads a fraction of the valence electrons in place of a moment
             rescale_magmom_fac=10.0,
         )
         espresso.write_inputfiles(structure, ["energy", "forces", "stress"])
         status = self._run(["-in", espresso.template.inputname])
-        _judge(text_of(self.output), status, self._max_iterations(attempt))
+        _check_convergence(text_of(self.output), status, self._max_iterations(attempt))
         try:
             results = espresso.template.read_results(espresso.directory)
-        except (ValueError, IndexError) as error:  # such as ***** where a force has overflowed
+        except (ValueError, IndexError) as error:  # such as ***** for a force that overflowed
             raise RuntimeError(f"the results of pw.x cannot be read ({error})") from error
         stress = voigt_6_to_full_3x3_stress(results["stress"]) if structure.pbc.all() else None
         return Calculation(float(results["free_energy"]), results["forces"], stress)
@@ -122,7 +130,9 @@ class EspressoEngine(ProgramEngine):
             "nosym": True,
         }
         moments = structure.get_initial_magnetic_moments()
-        if is_isolated(structure) and moments.any():  # held, so that it stays in its state
+        if (
+            is_isolated_atom(structure) and moments.any()
+        ):  # fixed, so that the state does not change
             system["tot_magnetization"] = float(moments.sum())
         return {
             "control": {
@@ -140,18 +150,18 @@ class EspressoEngine(ProgramEngine):
         }
 
 
-def _judge(output: str, status: int, max_iterations: int) -> None:
-    """Raise unless the output says that self-consistency was reached."""
+def _check_convergence(output: str, status: int, max_iterations: int) -> None:
+    """Raise unless the output reports self-consistency."""
     if "convergence NOT achieved" in output:
         raise NotConvergedError(f"no self-consistency in {max_iterations} iterations")
-    trouble = re.search(r"Error in routine\s+(\S+)\s+\(.*?\):\s*(.+?)\s*%%%", output, re.DOTALL)
-    if trouble:
-        message = f"pw.x stopped in {trouble[1]}: {' '.join(trouble[2].split())}"
-        if trouble[1] in _NUMERICAL:
+    failure = re.search(r"Error in routine\s+(\S+)\s+\(.*?\):\s*(.+?)\s*%%%", output, re.DOTALL)
+    if failure:
+        message = f"pw.x stopped in {failure[1]}: {' '.join(failure[2].split())}"
+        if failure[1] in _NUMERICAL_ROUTINES:
             raise NotConvergedError(message)
         raise RuntimeError(message)
     if "convergence has been achieved" not in output or "JOB DONE" not in output:
-        raise RuntimeError(f"pw.x ended with exit status {status} without having converged")
+        raise RuntimeError(f"pw.x ended with exit status {status} without convergence")
 
 
 def _functional_of(upf: str) -> str:

@@ -15,13 +15,13 @@ from ase import Atoms
 from mlip_assets.labelling.engines.engine import Calculation, EngineError, NotConvergedError
 from mlip_assets.labelling.engines.kpoints import k_points
 from mlip_assets.labelling.engines.plane_waves import PlaneWaveEngine
-from mlip_assets.labelling.structure import is_isolated
+from mlip_assets.labelling.structure import is_isolated_atom
 
 INSTALL = "install the extra with a C++ compiler: CC=g++ pip install 'mlip-autopipe[gpaw]'"
-#: GPAW starts from atomic orbitals, mixes 0.05 of each new density into the old ones and follows
-#: them by Davidson's method. The attempts after the first mix less, so that charge sloshes less,
-#: then diagonalise in another way, then start from random waves.
-_LADDER: tuple[dict[str, Any], ...] = (
+#: Numerical settings by attempt. GPAW's defaults are atomic orbitals as initial wave functions,
+#: density mixing of 0.05 and the Davidson method. Later attempts have a smaller mixing, against
+#: charge sloshing, then another diagonalisation, then random initial wave functions.
+_ATTEMPTS: tuple[dict[str, Any], ...] = (
     {},
     {"mixer": {"backend": "pulay", "beta": 0.02, "nmaxold": 8, "weight": 100}},
     {
@@ -39,15 +39,15 @@ _LADDER: tuple[dict[str, Any], ...] = (
 class GpawEngine(PlaneWaveEngine):
     """Plane-wave GPAW.
 
-    The moment of a lone atom is held at its initial value, so that it stays in the state asked
-    for. ``energy_convergence_eV`` is the change in energy per valence electron.
+    The total moment of an isolated atom is fixed at its initial value, so that the state does not
+    change. ``energy_convergence_eV`` is the change of the energy per valence electron.
     """
 
     name: ClassVar[str] = "gpaw"
     output: ClassVar[str] = "gpaw.txt"
 
     def check(self, symbols: Collection[str]) -> None:
-        """Raise :class:`EngineError` unless GPAW and its PAW data for all elements are here."""
+        """Raise :class:`EngineError` if GPAW or its PAW data for an element is missing."""
         try:
             from gpaw.setup_data import search_for_file
         except ImportError as error:
@@ -65,19 +65,19 @@ class GpawEngine(PlaneWaveEngine):
             )
 
     def numerics(self, attempt: int) -> dict[str, Any]:
-        """GPAW's own parameters."""
-        rung = _LADDER[min(attempt, len(_LADDER) - 1)]
-        return {"maxiter": self._max_iterations(attempt), **rung}
+        """Parameters of ``gpaw.GPAW``."""
+        settings = _ATTEMPTS[min(attempt, len(_ATTEMPTS) - 1)]
+        return {"maxiter": self._max_iterations(attempt), **settings}
 
     def program(self) -> str:
-        """GPAW's version."""
+        """GPAW and its version."""
         try:
             return f"gpaw {version('gpaw')}"
         except PackageNotFoundError:
             return "gpaw"
 
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:
-        """Free energy, forces and, when fully periodic, stress."""
+        """Free energy, forces and, if fully periodic, stress."""
         from gpaw import GPAW, PW, ConvergenceError
 
         numerics = self.numerics(attempt)
@@ -105,5 +105,5 @@ class GpawEngine(PlaneWaveEngine):
 
     def _occupations(self, structure: Atoms) -> dict[str, Any]:
         polarised = structure.get_initial_magnetic_moments().any()
-        held = {"fixmagmom": True} if is_isolated(structure) and polarised else {}
-        return {"name": "fermi-dirac", "width": self.smearing_eV, **held}
+        fixed = {"fixmagmom": True} if is_isolated_atom(structure) and polarised else {}
+        return {"name": "fermi-dirac", "width": self.smearing_eV, **fixed}

@@ -1,4 +1,4 @@
-"""What the plane-wave engines have in common: their settings, and the structure they compute."""
+"""Settings of all plane-wave engines, and the structures they compute."""
 
 from __future__ import annotations
 
@@ -11,32 +11,49 @@ from ase import Atoms
 from mlip_assets.campaign import LabellingSettings
 from mlip_assets.labelling.engines.kpoints import RULE
 from mlip_assets.labelling.engines.spin import Spin, with_spin
-from mlip_assets.labelling.structure import boxed, is_isolated
+from mlip_assets.labelling.structure import is_isolated_atom, with_vacuum
 
 
 @dataclass(frozen=True)
 class PlaneWaveEngine:
     """Settings of a plane-wave program.
 
-    Smearing is always on, because molecular dynamics meets frames without a gap, where fixed
-    occupations converge to a wrong state without a warning.
+    Smearing is required: frames of molecular dynamics may have no gap, and fixed occupations then
+    converge to a wrong state without a warning.
 
     Attributes
     ----------
+    xc
+        Exchange-correlation functional.
+    cutoff_eV
+        Plane-wave cut-off, eV.
     k_spacing_per_A
-        Largest distance between k-points along periodic directions, 2π included.
+        Largest distance between k-points along periodic directions, 1/Å, 2π included.
     smearing_eV
-        Width of the Fermi-Dirac distribution.
+        Width of the Fermi-Dirac distribution, eV.
     energy_convergence_eV
-        What self-consistency means, in the measure of the program.
+        Threshold of self-consistency, eV, as each program defines it.
+    spin
+        Which structures are spin-polarised; see :func:`~.spin.with_spin`.
     charge
-        Of the cell, in units of |e|, with a uniform background; free atoms are neutral.
+        Charge of the cell in units of |e|, with a uniform background; isolated atoms are neutral.
     vacuum_A
-        Empty space around the atoms along directions that are not periodic.
-    max_iterations
-        Steps to self-consistency in the first attempt; three times as many afterwards.
+        Empty space on both sides along directions that are not periodic, Å.
+    max_net_force_eV_per_A
+        Largest accepted norm of the sum of all forces, eV/Å.
+    retries
+        Number of further attempts after one that did not converge.
+    timeout_s
+        Longest time of one calculation, s.
     memory_limit_GiB
-        Most resident memory of one calculation; None for no limit.
+        Largest resident memory of one calculation, GiB; None for no limit.
+    max_iterations
+        Iterations to self-consistency in the first attempt; three times that number later.
+
+    Raises
+    ------
+    ValueError
+        ``smearing_eV`` is not positive.
     """
 
     xc: str
@@ -65,25 +82,29 @@ class PlaneWaveEngine:
 
     @classmethod
     def from_settings(cls, settings: LabellingSettings, elements: Collection[str]) -> Self:
-        """The engine of a campaign, whose presets ``mlip_assets.campaign.load`` has filled in.
+        """The engine of a campaign; ``mlip_assets.campaign.load`` fills in the values of its preset.
 
         Raises
         ------
         EngineError
             Data for an element is missing.
         ValueError
-            A setting is left to the preset still.
+            A setting of the preset is not filled in.
         """
-        return cls(**_shared(settings), **cls._own(settings, elements))
+        return cls(**_common_fields(settings), **cls._further_fields(settings, elements))
 
     @classmethod
-    def _own(cls, settings: LabellingSettings, elements: Collection[str]) -> dict[str, Any]:  # noqa: ARG003
-        """The fields that only this engine has."""
+    def _further_fields(
+        cls,
+        settings: LabellingSettings,  # noqa: ARG003
+        elements: Collection[str],  # noqa: ARG003
+    ) -> dict[str, Any]:
+        """The fields of the subclass."""
         return {}
 
     @property
     def physics(self) -> dict[str, Any]:
-        """What decides the numbers, to within convergence."""
+        """The settings on which converged labels depend."""
         return {
             "xc": self.xc,
             "cutoff_eV": self.cutoff_eV,
@@ -98,27 +119,27 @@ class PlaneWaveEngine:
         }
 
     def prepare(self, atoms: Atoms) -> Atoms:
-        """Vacuum along the directions that are not periodic, where plane waves need it, and spin."""
-        return with_spin(boxed(atoms, self.vacuum_A), self.spin)
+        """Add vacuum along the directions that are not periodic, and initial magnetic moments."""
+        return with_spin(with_vacuum(atoms, self.vacuum_A), self.spin)
 
     def _charge_of(self, structure: Atoms) -> float:
-        return 0.0 if is_isolated(structure) else self.charge
+        return 0.0 if is_isolated_atom(structure) else self.charge
 
     def _max_iterations(self, attempt: int) -> int:
         return self.max_iterations if attempt == 0 else 3 * self.max_iterations
 
 
-def _shared(settings: LabellingSettings) -> dict[str, Any]:
+def _common_fields(settings: LabellingSettings) -> dict[str, Any]:
     names = [field.name for field in fields(PlaneWaveEngine) if hasattr(settings, field.name)]
-    shared = {name: getattr(settings, name) for name in names}
+    values = {name: getattr(settings, name) for name in names}
     unset = [
         name
         for name in ("cutoff_eV", "k_spacing_per_A", "energy_convergence_eV")
-        if shared[name] is None
+        if values[name] is None
     ]
     if unset:
         raise ValueError(
-            f"labelling.{unset[0]} is not set; load the campaign, which fills in its preset, or "
-            "give a value"
+            f"labelling.{unset[0]} is not set; load the campaign with mlip_assets.campaign.load, which "
+            "fills in the preset, or give a value"
         )
-    return shared
+    return values

@@ -1,4 +1,4 @@
-"""Engines that are programs of their own, started by a command and fed with files of the elements."""
+"""Engines that start an external program with pseudopotential files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,37 +29,44 @@ class ProgramEngine(PlaneWaveEngine):
     pseudopotentials
         File and SHA-256 for each element; the hashes are part of :attr:`physics`.
     command
-        How to start the program, such as ``mpirun -np 4 pw.x``; empty: the usual one, on PATH.
+        Command that starts the program, such as ``mpirun -np 4 pw.x``; empty for
+        :attr:`default_command`, searched on PATH.
+    default_command
+        Of the class.
+    install
+        Of the class: how to install the program, for messages.
     """
 
     pseudopotentials: ElementFiles = field(default_factory=dict)
     command: str = ""
 
-    usual_command: ClassVar[str]
-    #: What to do when it is not found.
+    default_command: ClassVar[str]
     install: ClassVar[str]
 
     @classmethod
-    def _own(cls, settings: LabellingSettings, elements: Collection[str]) -> dict[str, Any]:
+    def _further_fields(
+        cls, settings: LabellingSettings, elements: Collection[str]
+    ) -> dict[str, Any]:
         if settings.pseudopotentials is None:
             raise EngineError(f"labelling.pseudopotentials is not set; {cls.name} needs a folder")
         return {
-            "pseudopotentials": cls._find(Path(settings.pseudopotentials), elements),
+            "pseudopotentials": cls._find_files(Path(settings.pseudopotentials), elements),
             "command": settings.command or "",
         }
 
     @classmethod
-    def _find(cls, folder: Path, elements: Collection[str]) -> ElementFiles:
+    def _find_files(cls, folder: Path, elements: Collection[str]) -> ElementFiles:
+        """The file of each element in a folder; of the subclass."""
         raise NotImplementedError
 
     @property
     def physics(self) -> dict[str, Any]:
-        """What decides the numbers, with the SHA-256 of each element's file."""
+        """The settings on which converged labels depend, with the SHA-256 of each file."""
         hashes = {symbol: sha256 for symbol, (_, sha256) in self.pseudopotentials.items()}
         return super().physics | {"pseudopotentials_sha256": hashes}
 
     def check(self, symbols: Collection[str]) -> None:
-        """Raise :class:`EngineError` unless the program and data for all elements are here."""
+        """Raise :class:`EngineError` if the program or the file of an element is missing."""
         argument = shlex.split(self._command)[0]
         if shutil.which(argument) is None:
             raise EngineError(
@@ -69,29 +77,25 @@ class ProgramEngine(PlaneWaveEngine):
 
     @property
     def _command(self) -> str:
-        return self.command or self.usual_command
+        return self.command or self.default_command
 
     def _run(self, arguments: Sequence[str] = ()) -> int:
-        """Exit status of the program; it has died of no signal, or :class:`KilledError` is raised."""
+        """Run the program and return its exit status; :class:`KilledError` if a signal killed it."""
         with Path(self.output).open("wb") as output:
             status = subprocess.run(
                 [*shlex.split(self._command), *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 check=False,
-                preexec_fn=_not_orphaned(os.getpid()),
+                preexec_fn=partial(die_with_parent, os.getpid()),
             ).returncode
-        number = -status if status < 0 else status - 128  # a shell or mpirun tells it so
+        number = -status if status < 0 else status - 128  # the exit status of a shell or mpirun
         if number in {signal.SIGKILL, signal.SIGTERM}:
-            raise KilledError(f"{self.name} died of {signal.Signals(number).name}")
+            raise KilledError(f"{self.name} was killed by {signal.Signals(number).name}")
         return status
 
 
-def _not_orphaned(parent: int) -> Any:
-    return lambda: die_with_parent(parent)
-
-
 def text_of(file: str) -> str:
-    """What a text file in the working folder holds; nothing where it is missing."""
+    """Content of a text file in the working folder; empty if the file is missing."""
     path = Path(file)
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -1,4 +1,4 @@
-"""Files with the data of the elements: found by name, known by their SHA-256."""
+"""Pseudopotential files: found by name, identified by their SHA-256."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ElementFiles = dict[str, tuple[str, str]]
 
 
 def upf_files(folder: Path, elements: Collection[str]) -> ElementFiles:
-    """The UPF file of each element: its name begins with the symbol, in any case.
+    """The UPF file of each element: its name begins with the symbol, in upper or lower case.
 
-    ``Si.upf``, ``si_pbe_v1.uspp.F.UPF`` and ``Si_ONCV_PBE-1.2.upf`` are all silicon's.
+    Examples for silicon: ``Si.upf``, ``si_pbe_v1.uspp.F.UPF`` and ``Si_ONCV_PBE-1.2.upf``.
 
     Raises
     ------
     EngineError
-        An element has no file, or several; all such elements are told.
+        An element has no file, or several; the message lists all such elements.
     """
     found: dict[str, list[Path]] = {symbol: [] for symbol in sorted(elements)}
     for file in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -34,12 +34,12 @@ def upf_files(folder: Path, elements: Collection[str]) -> ElementFiles:
 
 
 def potcar_files(folder: Path, elements: Collection[str]) -> ElementFiles:
-    """The POTCAR of each element: ``<symbol>/POTCAR``, else the one ``<symbol>_…/POTCAR``.
+    """The POTCAR of each element: ``<symbol>/POTCAR``, or the only ``<symbol>_…/POTCAR``.
 
     Raises
     ------
     EngineError
-        An element has none, or several; all such elements are told.
+        An element has none, or several; the message lists all such elements.
     """
     found = {}
     for symbol in sorted(elements):
@@ -50,19 +50,19 @@ def potcar_files(folder: Path, elements: Collection[str]) -> ElementFiles:
 
 
 def check_unchanged(files: ElementFiles, symbols: Collection[str]) -> None:
-    """Raise :class:`EngineError` if a file is missing, or is not the one that was found."""
+    """Raise :class:`EngineError` if a file is missing or has changed since it was found."""
     unknown = sorted(set(symbols) - set(files), key=atomic_numbers.__getitem__)
     if unknown:
         raise EngineError(
-            f"no pseudopotential was looked for for {', '.join(unknown)}, which the campaign's "
-            "composition lacks; add it there"
+            f"the engine has no pseudopotential for {', '.join(unknown)}, because the composition of "
+            "the campaign lacks it; add it there"
         )
     for symbol in sorted(set(symbols)):
         path, sha256 = files[symbol]
         if not Path(path).is_file() or _sha256(Path(path)) != sha256:
             raise EngineError(
-                f"{path} has changed since the engine was set up, or is gone; put the file with "
-                f"SHA-256 {sha256[:12]}… back, or start again: labels of other data are other labels"
+                f"{path} has changed since the engine was created, or is missing; restore the file "
+                f"with SHA-256 {sha256[:12]}…, or restart: other files have other labels"
             )
 
 
@@ -78,8 +78,8 @@ def _one_each(found: dict[str, list[Path]], folder: Path, kind: str) -> ElementF
     ]
     if problems:
         raise EngineError(
-            f"labelling.pseudopotentials: {folder} has {'; '.join(problems)}; one for each element "
-            "is needed, of one family"
+            f"labelling.pseudopotentials: {folder} has {'; '.join(problems)}; provide one file of "
+            "one family for each element"
         )
     return {symbol: (str(file.absolute()), _sha256(file)) for symbol, (file,) in found.items()}
 

@@ -1,4 +1,4 @@
-"""Which structures are computed with spin, and the moments they start from."""
+"""Initial magnetic moments of structures that are computed with spin."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from typing import Literal
 from ase import Atoms
 from ase.data import ground_state_magnetic_moments
 
-from mlip_assets.labelling.structure import is_isolated
+from mlip_assets.labelling.structure import is_isolated_atom
 
 Spin = Literal["auto", "on", "off"]
 
-#: Elements whose solids and molecules are magnetic often enough to start from a moment.
+#: Elements whose solids and molecules are often magnetic.
 MAGNETIC = frozenset(
     ("Cr", "Mn", "Fe", "Co", "Ni", "Nd", "Pm", "Sm", "Eu", "Gd", "Tb", "Dy", "Ho", "Er", "Tm")
 )
 
 
 def with_spin(structure: Atoms, spin: Spin) -> Atoms:
-    """The structure with the initial magnetic moments it is computed from; zero ones mean no spin.
+    """A copy with initial magnetic moments; without moments it is computed without spin.
 
     Parameters
     ----------
+    structure
+        Of an isolated atom the moment is not changed, because its energy depends on its state.
     spin
-        ``auto``: the moments that the frame brings, else those of the free atoms where one of
-        :data:`MAGNETIC` is in it. ``on``: the same for every frame. ``off``: none. A free atom
-        keeps its own always, because its energy depends on its state.
+        ``auto``: the moments of the structure, or, if it has none and contains one of
+        :data:`MAGNETIC`, those of the isolated atoms. ``on``: the same for every structure.
+        ``off``: none.
     """
-    if is_isolated(structure):
+    if is_isolated_atom(structure):
         return structure
     structure = structure.copy()
     if spin == "off":

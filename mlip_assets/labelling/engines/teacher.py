@@ -1,7 +1,7 @@
-"""What the bundled surrogate learns from: other surrogates in the place of a DFT program.
+"""Teacher models that label the training data of the bundled surrogate, in place of a DFT program.
 
-They label thousands of frames in minutes, through the same ledger and gates as density-functional
-theory. No campaign file can name this engine: what it says is no first-principles label.
+They label thousands of frames in minutes, with the same ledger and gates as density-functional
+theory. No campaign file can name this engine, because its labels are not from first principles.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 
 from mlip_assets.labelling.engines.engine import Calculation
-from mlip_assets.labelling.structure import boxed, is_isolated
+from mlip_assets.labelling.structure import is_isolated_atom, with_vacuum
 from mlip_assets.structures import find_molecule, find_prototype
 from mlip_assets.surrogates.finding import Surrogate, find_surrogate
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CHGNET, LENNARD_JONES = "chgnet", "lennard-jones"
 #: Experimental cohesive energies, eV/atom (C. Kittel, Introduction to Solid State Physics, 8th ed.,
-#: table 3.1; of Cl and O relative to free atoms too).
+#: table 3.1; those of Cl and O are relative to isolated atoms as well).
 COHESIVE_EV = {
     "O": 2.60,
     "Na": 1.113,
@@ -39,23 +39,25 @@ COHESIVE_EV = {
     "Cl": 1.40,
     "Cu": 3.49,
 }
-#: Gases, whose element CHGNet knows best as this molecule.
+#: Elements whose reference energy is that of a molecule.
 MOLECULES = {"O": "O2", "Cl": "Cl2"}
-#: CHGNet sees atoms up to 6 Å apart; near that its energies come from nowhere.
-FARTHEST_A = 5.0
-#: Two atoms alone and nearer than this, over the sum of their covalent radii, repel as screened
-#: nuclei do: nothing CHGNet has learnt from is that near, and Lennard-Jones pushes far too hard.
-#: Argon changes over where both push equally hard, at 2.97 Å.
+#: Largest distance to the nearest neighbour, Å. CHGNet's cut-off is 6 Å, and its energies near it
+#: are not reliable.
+MAX_NEIGHBOUR_DISTANCE_A = 5.0
+#: Isolated pairs nearer than this, as a multiple of the sum of their covalent radii, interact as
+#: screened nuclei. CHGNet's training data has no such distances, and the repulsion of Lennard-Jones
+#: is far too strong. For argon both repulsive forces are equal at this distance, 2.97 Å.
 CORE, ARGON_CORE = 0.65, 1.4
 
 
 @dataclass(frozen=True)
 class TeacherEngine:
-    """CHGNet, and for argon Lennard-Jones, because CHGNet's dimer attracts at 3 Å only.
+    """CHGNet, and Lennard-Jones for argon, because CHGNet's argon dimer is attractive near 3 Å only.
 
-    Two atoms alone and pushed together go on as screened nuclei (:func:`screened_nuclei`), and so
-    do argon and another element at any distance. A free atom has the energy of its element at rest
-    less the measured cohesive energy: the ones that CHGNet gives mean nothing. Argon's is zero.
+    An isolated pair at a short distance interacts as screened nuclei (:func:`screened_nuclei`), and
+    so do argon and another element at any distance. The energy of an isolated atom is that of its
+    element at equilibrium plus the measured cohesive energy, because those of CHGNet are not
+    meaningful. That of argon is zero.
     """
 
     retries: int = 0
@@ -68,56 +70,56 @@ class TeacherEngine:
 
     @property
     def physics(self) -> dict[str, Any]:
-        """The weights, the parameters and the measured energies."""
+        """Hashes of the weights, parameters, and measured energies."""
         weights = {name: _surrogate(name).sha256 for name in (CHGNET, LENNARD_JONES)}
         return {
             "weights": weights,
             "cohesive_eV": COHESIVE_EV,
-            "farthest_A": FARTHEST_A,
+            "farthest_A": MAX_NEIGHBOUR_DISTANCE_A,
             "cores": [CORE, ARGON_CORE],
         }
 
     def check(self, symbols: Collection[str]) -> None:
-        """Raise ``SurrogateError`` where CHGNet is not installed or lacks an element."""
+        """Raise ``SurrogateError`` if CHGNet is not installed or lacks an element."""
         _surrogate(CHGNET).require_elements(sorted(symbols))
 
     def prepare(self, atoms: Atoms) -> Atoms:
-        """Empty space along the directions that are not periodic."""
-        return boxed(atoms, FARTHEST_A)
+        """Add vacuum along the directions that are not periodic."""
+        return with_vacuum(atoms, MAX_NEIGHBOUR_DISTANCE_A)
 
     def numerics(self, attempt: int) -> dict[str, Any]:
-        """Nothing has to converge."""
+        """The number of the attempt; there is no self-consistency."""
         return {"attempt": attempt}
 
     def program(self) -> str:
-        """What computes."""
+        """Names of the teacher models."""
         return f"{CHGNET}; {LENNARD_JONES} for argon"
 
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:  # noqa: ARG002
-        """Energy, forces and, when fully periodic, stress.
+        """Energy, forces and, if fully periodic, stress.
 
         Raises
         ------
         ValueError
-            An atom is out of reach of all others, as CHGNet knows no free atom; or there is argon
-            in a periodic structure with other elements.
+            An atom has no neighbour within ``MAX_NEIGHBOUR_DISTANCE_A``, or argon is in a periodic
+            structure with other elements.
         """
         argon = structure.symbols == "Ar"
         if argon.all() or not argon.any():
-            return _of_its_teacher(structure)
+            return _calculate_by_teacher(structure)
         if structure.pbc.any():
-            raise ValueError("argon among other elements is known in clusters only")
+            raise ValueError("argon with other elements is supported in clusters only")
         parts = (np.flatnonzero(argon).tolist(), np.flatnonzero(~argon).tolist())
-        energy, forces = _between(structure, *parts)
+        energy, forces = _screened_repulsion(structure, *parts)
         for part in parts:
-            own = _of_its_teacher(structure[part])
-            energy += own.energy_eV
-            forces[part] += own.forces
+            calculation = _calculate_by_teacher(structure[part])
+            energy += calculation.energy_eV
+            forces[part] += calculation.forces
         return Calculation(energy, forces, None)
 
 
 def screened_nuclei(first: int, second: int, distance_A: float) -> tuple[float, float]:
-    """Energy (eV) and repulsive force (eV/Å) of two nuclei behind their electrons.
+    """Energy (eV) and repulsive force (eV/Å) of two nuclei that are screened by their electrons.
 
     J. F. Ziegler, J. P. Biersack, U. Littmark, The Stopping and Range of Ions in Matter (1985): the
     universal screening function.
@@ -127,7 +129,7 @@ def screened_nuclei(first: int, second: int, distance_A: float) -> tuple[float, 
     first, second
         Atomic numbers.
     distance_A
-        Between them, Å.
+        Distance of the nuclei, Å.
     """
     amplitudes = np.array([0.18175, 0.50986, 0.28022, 0.02817])
     rates = np.array([3.1998, 0.94229, 0.4029, 0.20162])
@@ -139,78 +141,78 @@ def screened_nuclei(first: int, second: int, distance_A: float) -> tuple[float, 
 
 
 def core_A(first: int, second: int) -> float:
-    """Distance within which two atoms alone are screened nuclei, Å."""
-    reach = float(covalent_radii[first] + covalent_radii[second])
-    return (ARGON_CORE if first == second == atomic_numbers["Ar"] else CORE) * reach
+    """Distance below which an isolated pair interacts as screened nuclei, Å."""
+    radii_A = float(covalent_radii[first] + covalent_radii[second])
+    return (ARGON_CORE if first == second == atomic_numbers["Ar"] else CORE) * radii_A
 
 
-def _of_its_teacher(atoms: Atoms) -> Calculation:
-    """Argon alone, or all other elements."""
-    if is_isolated(atoms):
-        return Calculation(free_atom_energy_eV(*atoms.symbols), np.zeros((1, 3)), None)
+def _calculate_by_teacher(atoms: Atoms) -> Calculation:
+    """Result for argon atoms only, or for the other elements only."""
+    if is_isolated_atom(atoms):
+        return Calculation(isolated_atom_energy_eV(*atoms.symbols), np.zeros((1, 3)), None)
     if atoms.pbc.any() or len(atoms) != 2 or atoms.get_distance(0, 1) >= core_A(*atoms.numbers):
-        return _asked(atoms)
+        return _calculate_by_surrogate(atoms)
     edge = atoms.copy()
     edge.set_distance(0, 1, core_A(*atoms.numbers), fix=0)
-    energy, forces = _between(atoms, [0], [1])
-    energy += _asked(edge).energy_eV - _between(edge, [0], [1])[0]
+    energy, forces = _screened_repulsion(atoms, [0], [1])
+    energy += _calculate_by_surrogate(edge).energy_eV - _screened_repulsion(edge, [0], [1])[0]
     return Calculation(energy, forces, None)
 
 
-def _asked(atoms: Atoms) -> Calculation:
+def _calculate_by_surrogate(atoms: Atoms) -> Calculation:
     symbols = set(atoms.symbols)
-    if symbols != {"Ar"} and _has_a_lone_atom(atoms):
-        raise ValueError(f"an atom has no other within {FARTHEST_A:g} Å")
-    asked = atoms.copy()
-    asked.calc = teacher_of(symbols)
+    if symbols != {"Ar"} and _has_distant_atom(atoms):
+        raise ValueError(f"an atom has no neighbour within {MAX_NEIGHBOUR_DISTANCE_A:g} Å")
+    computed = atoms.copy()
+    computed.calc = teacher_of(symbols)
     return Calculation(
-        energy_eV=float(asked.get_potential_energy()),
-        forces=np.asarray(asked.get_forces(), dtype=np.float64),
-        stress=asked.get_stress(voigt=False) if asked.pbc.all() else None,
+        energy_eV=float(computed.get_potential_energy()),
+        forces=np.asarray(computed.get_forces(), dtype=np.float64),
+        stress=computed.get_stress(voigt=False) if computed.pbc.all() else None,
     )
 
 
-def _between(
-    atoms: Atoms, some: Sequence[int], others: Sequence[int]
+def _screened_repulsion(
+    atoms: Atoms, group: Sequence[int], others: Sequence[int]
 ) -> tuple[float, NDArray[np.float64]]:
-    """Energy and forces of screened nuclei on either side."""
+    """Energy, eV, and forces, ``(n_atoms, 3)`` eV/Å, of screened nuclei between two groups."""
     energy, forces = 0.0, np.zeros((len(atoms), 3))
-    for i, j in product(some, others):
-        apart = atoms.positions[j] - atoms.positions[i]
-        distance = float(np.linalg.norm(apart))
-        pair_energy, push = screened_nuclei(atoms.numbers[i], atoms.numbers[j], distance)
+    for i, j in product(group, others):
+        vector = atoms.positions[j] - atoms.positions[i]
+        distance = float(np.linalg.norm(vector))
+        pair_energy, repulsion = screened_nuclei(atoms.numbers[i], atoms.numbers[j], distance)
         energy += pair_energy
-        forces[i] -= push * apart / distance
-        forces[j] += push * apart / distance
+        forces[i] -= repulsion * vector / distance
+        forces[j] += repulsion * vector / distance
     return energy, forces
 
 
 def teacher_of(symbols: Collection[str]) -> Calculator:
-    """Which calculator knows these elements."""
+    """The calculator for these elements."""
     return _calculator(LENNARD_JONES if set(symbols) == {"Ar"} else CHGNET)
 
 
 @lru_cache
-def free_atom_energy_eV(symbol: str) -> float:
-    """Energy of a free atom, eV, on the scale of the teacher's labels."""
+def isolated_atom_energy_eV(symbol: str) -> float:
+    """Energy of an isolated atom, eV, with the same zero as the labels of the teacher."""
     if symbol == "Ar":
         return 0.0
     molecule = MOLECULES.get(symbol)
-    at_rest = find_molecule(molecule) if molecule else find_prototype(symbol)
+    equilibrium = find_molecule(molecule) if molecule else find_prototype(symbol)
     energies = []
-    for stretch in np.linspace(0.95, 1.05, 11):
-        atoms = at_rest.copy()
-        atoms.set_cell(atoms.cell * stretch)
-        atoms.positions *= stretch
+    for scale in np.linspace(0.95, 1.05, 11):
+        atoms = equilibrium.copy()
+        atoms.set_cell(atoms.cell * scale)
+        atoms.positions *= scale
         atoms.calc = teacher_of({symbol})
         energies.append(float(atoms.get_potential_energy()) / len(atoms))
     return round(min(energies) + COHESIVE_EV[symbol], 4)
 
 
-def _has_a_lone_atom(atoms: Atoms) -> bool:
+def _has_distant_atom(atoms: Atoms) -> bool:
     with_neighbours = neighbour_list(
         "i",
-        cutoff=FARTHEST_A,
+        cutoff=MAX_NEIGHBOUR_DISTANCE_A,
         positions=atoms.positions,
         cell=complete_cell(atoms.cell),
         pbc=atoms.pbc,

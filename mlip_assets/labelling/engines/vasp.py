@@ -1,7 +1,7 @@
-"""VASP: plane waves and the projector-augmented-wave method. **Never run here**, for want of a licence.
+"""VASP: plane waves and the projector-augmented-wave method. **Not tested with VASP itself**.
 
-What is tested is the input that is written and the reading of output; treat the first labels of a
-real installation as an experiment. G. Kresse and J. Furthmüller, Phys. Rev. B 54, 11169 (1996).
+No licence was available. Tests cover the input files and the reading of output; verify the first
+labels of a real installation. G. Kresse and J. Furthmüller, Phys. Rev. B 54, 11169 (1996).
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from mlip_assets.labelling.engines.pseudopotentials import (
     check_unchanged,
     potcar_files,
 )
-from mlip_assets.labelling.structure import is_isolated
+from mlip_assets.labelling.structure import is_isolated_atom
 
-#: Less mixing, then another minimiser of the bands, then all bands at once without mixing.
-_LADDER: tuple[dict[str, Any], ...] = (
+#: Numerical settings by attempt: smaller mixing, then another diagonalisation, then direct
+#: minimisation of all bands without mixing.
+_ATTEMPTS: tuple[dict[str, Any], ...] = (
     {"algo": "Normal"},
     {"algo": "Normal", "amix": 0.1, "bmix": 0.01},
     {"algo": "VeryFast", "amix": 0.1, "bmix": 0.01},
@@ -36,39 +37,39 @@ _LADDER: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class VaspEngine(ProgramEngine):
-    """VASP, through the input writer and output reader of ASE; never run against the program.
+    """VASP, with the input writer and output reader of ASE; not tested with VASP itself.
 
-    Whether a calculation has converged is read from the OUTCAR. ``energy_convergence_eV`` is the
-    change in energy per atom.
+    Convergence is determined from the OUTCAR. ``energy_convergence_eV`` is the change of the energy
+    per atom.
     """
 
     name: ClassVar[str] = "vasp"
     output: ClassVar[str] = "vasp.out"
-    usual_command: ClassVar[str] = "vasp_std"
+    default_command: ClassVar[str] = "vasp_std"
     install: ClassVar[str] = "VASP is licensed, see vasp.at"
 
     @classmethod
-    def _find(cls, folder: Path, elements: Collection[str]) -> ElementFiles:
+    def _find_files(cls, folder: Path, elements: Collection[str]) -> ElementFiles:
         return potcar_files(folder, elements)
 
     def numerics(self, attempt: int) -> dict[str, Any]:
-        """Tags of the INCAR, but for EDIFF."""
-        rung = _LADDER[min(attempt, len(_LADDER) - 1)]
-        return {"nelm": self._max_iterations(attempt), **rung}
+        """Tags of the INCAR for self-consistency, without EDIFF."""
+        settings = _ATTEMPTS[min(attempt, len(_ATTEMPTS) - 1)]
+        return {"nelm": self._max_iterations(attempt), **settings}
 
     def program(self) -> str:
-        """The version that VASP has written into its OUTCAR."""
+        """VASP and its version, from the OUTCAR."""
         found = re.search(r"vasp\.(\S+)", text_of("OUTCAR"))
         return f"vasp {found[1]}" if found else "vasp"
 
     def calculate(self, structure: Atoms, attempt: int) -> Calculation:
-        """Free energy, forces and, when fully periodic, stress."""
+        """Free energy, forces and, if fully periodic, stress."""
         from ase.io import read
 
         check_unchanged(self.pseudopotentials, structure.symbols)
         order = self.write_input(structure, attempt)
         status = self._run()
-        _judge(text_of("OUTCAR"), status, self._max_iterations(attempt))
+        _check_convergence(text_of("OUTCAR"), status, self._max_iterations(attempt))
         calculated = read("vasprun.xml", format="vasp-xml")
         assert isinstance(calculated, Atoms)
         return Calculation(
@@ -78,12 +79,12 @@ class VaspEngine(ProgramEngine):
         )
 
     def write_input(self, structure: Atoms, attempt: int) -> list[int]:
-        """INCAR, KPOINTS, POSCAR and POTCAR; where each atom of the structure is in them."""
+        """Write INCAR, KPOINTS, POSCAR and POTCAR; returns the index of each atom in them."""
         from ase.calculators.vasp import Vasp
 
         folders = {s: Path(self.pseudopotentials[s][0]).parent for s in set(structure.symbols)}
         moments = structure.get_initial_magnetic_moments()
-        held = is_isolated(structure) and moments.any()
+        is_fixed = is_isolated_atom(structure) and moments.any()
         charge = self._charge_of(structure)
         vasp = Vasp(
             directory=".",
@@ -100,10 +101,10 @@ class VaspEngine(ProgramEngine):
             ibrion=-1,
             nsw=0,
             isif=2,
-            isym=0,  # time reversal alone
+            isym=0,  # time reversal only
             lwave=False,
             lcharg=False,
-            nupdown=float(moments.sum()) if held else None,
+            nupdown=float(moments.sum()) if is_fixed else None,
             charge=charge or None,
             kpts=(1, 1, 1),
             **self.numerics(attempt),
@@ -117,10 +118,10 @@ class VaspEngine(ProgramEngine):
         return order
 
 
-def _judge(outcar: str, status: int, max_iterations: int) -> None:
-    """Raise unless the OUTCAR says that self-consistency was reached."""
+def _check_convergence(outcar: str, status: int, max_iterations: int) -> None:
+    """Raise unless the OUTCAR reports self-consistency."""
     if "aborting loop because EDIFF is reached" in outcar:
         return
     if "aborting loop" in outcar:
         raise NotConvergedError(f"no self-consistency in {max_iterations} iterations")
-    raise RuntimeError(f"vasp ended with exit status {status} without having converged")
+    raise RuntimeError(f"vasp ended with exit status {status} without convergence")

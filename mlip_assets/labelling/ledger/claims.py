@@ -1,4 +1,4 @@
-"""Claims: who computes what, known to all processes of a machine and freed when one dies."""
+"""Claims: which process computes a label, by lock files that the system frees when it dies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Self, TextIO
 
 
 def this_process() -> str:
-    """How messages call this process."""
+    """Name of this process in messages."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 class Claim:
-    """One lock file, held until :meth:`release` or the end of the process, however it ends."""
+    """A lock file, held until :meth:`release` or the end of the process."""
 
     def __init__(self, file: TextIO, path: Path) -> None:
         self._file, self._path = file, path
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
-        """Hold the file, or None where another holder lives, in this process or another."""
+        """Lock the file, or None if it is locked already, by this process or another."""
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
             file = path.open("a", encoding="utf-8")
@@ -34,7 +34,7 @@ class Claim:
             except BaseException:
                 file.close()
                 raise
-            # its last holder may have removed the file between our opening and our locking it
+            # the previous holder may have removed the file after it was opened and before it was locked
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 file.truncate(0)
                 file.write(this_process())
@@ -43,6 +43,6 @@ class Claim:
             file.close()
 
     def release(self) -> None:
-        """Let others have it; the file is removed while it is held still."""
+        """Free the claim; the file is removed before the lock is."""
         self._path.unlink(missing_ok=True)
         self._file.close()

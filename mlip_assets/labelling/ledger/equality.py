@@ -1,10 +1,10 @@
-"""When two structures are the same but for the names of their atoms, and so may share a label.
+"""Equality of structures up to atom order, translation and lattice vectors; equal ones share a label.
 
-Equal means: the same cell, and one numbering, one shift of the whole and any number of whole cells
-for each atom that bring every atom of one structure onto one of its kind in the other. Energy and
-stress are then equal, and so are the forces, atom by atom. Turned or mirrored structures, other
-cells of the same crystal and supercells are not equal in this sense: their forces and stress would
-have to be turned, or the k-points differ.
+Two structures are equal if they have the same cell, and if a permutation of the atoms, one common
+translation and a lattice vector for each atom map every atom of one structure onto an atom of the
+same element in the other. Energy and stress are then equal, and so are the forces, atom by atom.
+Rotated or mirrored structures, other cells of the same crystal and supercells are not equal in this
+sense: their forces and stress would have to be rotated, or their k-points differ.
 """
 
 from __future__ import annotations
@@ -16,26 +16,31 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-#: Equal structures have no atom further than this from its partner, Å, and no component of the
-#: cell or magnetic moment (Bohr magnetons) that differs by more.
+#: Largest distance between the same atom of two equal structures, Å, and largest difference of a
+#: component of the cell, Å, or of a magnetic moment, Bohr magnetons.
 TOLERANCE_A = 1e-4
-#: What rounding in the cell and the shift may add to a distance that is compared, Å.
+#: Allowance for rounding of the cell and the translation in a compared distance, Å.
 _ROUNDING_A = 1e-9
 
 
 def kind_of(structure: Atoms, engine: str, settings_hash: str) -> str:
-    """What equal structures have exactly in common: elements, periodic directions, settings."""
+    """SHA-256 of what equal structures share exactly: composition, periodicity, engine, settings."""
     counts = np.unique(structure.numbers, return_counts=True)
     facts = [np.stack(counts).tolist(), structure.pbc.tolist(), engine, settings_hash]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def fingerprint(structure: Atoms) -> NDArray[np.float64]:
-    """Three numbers that are nearly the same for equal structures, whatever their numbering.
+    """Three numbers that are nearly the same for equal structures, in any atom order.
 
-    Moduli of the structure factor, ``|Σ_j Z_j exp(2πi h·s_j)|``, with fractional coordinates s and
-    h = (100), (010), (001): smooth in the positions, unlike anything rounded, so that a range of
-    :func:`fingerprint_tolerance` around them holds every equal structure.
+    They are moduli of the structure factor, ``|Σ_j Z_j exp(2πi h·s_j)|``, with fractional
+    coordinates s and h = (100), (010), (001). They are smooth in the positions, unlike rounded
+    numbers, so that every equal structure is within :func:`fingerprint_tolerance`.
+
+    Returns
+    -------
+    ndarray
+        ``(3,)``.
     """
     phases = np.exp(2j * np.pi * structure.cell.scaled_positions(structure.positions))
     moduli: NDArray[np.float64] = np.abs(structure.numbers @ phases)
@@ -43,27 +48,27 @@ def fingerprint(structure: Atoms) -> NDArray[np.float64]:
 
 
 def fingerprint_tolerance(structure: Atoms) -> NDArray[np.float64]:
-    """By how much the fingerprint of an equal structure may differ.
+    """Largest difference between the fingerprints of equal structures, ``(3,)``.
 
-    Where atom j moves by a vector of length d, its phase changes by at most 2π d |b| with the
-    reciprocal vector b; the moduli change by no more than all the phases together.
+    If atom j moves by a distance d, its phase changes by at most 2π d |b| with the reciprocal
+    vector b. A modulus changes by no more than the sum of these changes, weighted by Z_j.
     """
     reciprocal_per_A = np.linalg.norm(structure.cell.reciprocal().array, axis=1)
     bound = 2 * np.pi * (TOLERANCE_A + _ROUNDING_A) * structure.numbers.sum() * reciprocal_per_A
     return np.asarray(bound + 1e-9 * structure.numbers.sum())
 
 
-def matching(structure: Atoms, other: Atoms) -> NDArray[np.intp] | None:
-    """For each atom of ``other`` the atom of ``structure`` that it is; None unless they are equal.
+def match_atoms(structure: Atoms, other: Atoms) -> NDArray[np.intp] | None:
+    """For each atom of ``other`` the index of the same atom in ``structure``; None if not equal.
 
-    Forces on ``other`` become forces on ``structure`` by ``forces[matching] = forces_of_other``.
+    Forces on ``other`` become forces on ``structure`` by ``forces[permutation] = forces_of_other``.
 
     Parameters
     ----------
     structure, other
-        As :func:`mlip_assets.labelling.structure.boxed` gives them: with a cell of finite volume,
-        and centred along directions that are not periodic. No two atoms may be nearer to each other
-        than a few tolerances; such structures are never equal.
+        From :func:`mlip_assets.labelling.structure.with_vacuum`: with a cell of finite volume, and
+        centred along directions that are not periodic. Structures in which two atoms are closer
+        than a few tolerances are never equal.
     """
     cell = structure.cell.array
     if (
@@ -72,34 +77,34 @@ def matching(structure: Atoms, other: Atoms) -> NDArray[np.intp] | None:
         or np.abs(cell - other.cell.array).max() > TOLERANCE_A
     ):
         return None
-    ours = structure.cell.scaled_positions(structure.positions)
-    theirs = other.cell.scaled_positions(other.positions)
-    match = _Matcher(ours, structure, other)
+    fractions = structure.cell.scaled_positions(structure.positions)
+    other_fractions = other.cell.scaled_positions(other.positions)
+    match = _Matcher(fractions, structure, other)
     anchor = _rarest_atom(other.numbers)
-    # the first candidate is the atom of the same number, which it is where nothing is renumbered
+    # the atom of the same index first, which matches unless the atoms are permuted
     candidates = np.flatnonzero(structure.numbers == other.numbers[anchor])
     for candidate in sorted(candidates, key=lambda atom: bool(atom != anchor)):
-        shift = np.where(structure.pbc, ours[candidate] - theirs[anchor], 0.0)
-        partners = match(theirs + shift)
-        if partners is not None:
-            return partners
+        shift = np.where(structure.pbc, fractions[candidate] - other_fractions[anchor], 0.0)
+        permutation = match(other_fractions + shift)
+        if permutation is not None:
+            return permutation
         if not structure.pbc.any():
             return None
     return None
 
 
 class _Matcher:
-    """Looks up which atoms of a structure lie at given places, by element."""
+    """Finds the atom of a structure at given fractional coordinates, by element."""
 
     def __init__(self, fractions: NDArray[np.float64], structure: Atoms, other: Atoms) -> None:
         from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
         self._cell, self._pbc = structure.cell.array, structure.pbc
         self._fractions = fractions
-        # an atom that pins the shift may itself be off by the tolerance, and so may the others
-        self._first_look_A = 2 * TOLERANCE_A + _ROUNDING_A
+        # the atom that fixes the shift may be off by the tolerance, and so may the others
+        search_radius_A = 2 * TOLERANCE_A + _ROUNDING_A
         widest = np.linalg.norm(structure.cell.reciprocal().array, axis=1).max()
-        self._within = max(self._first_look_A * widest, 1e-12)
+        self._max_fraction = max(search_radius_A * widest, 1e-12)
         self._elements = [
             (
                 np.flatnonzero(other.numbers == number),
@@ -111,25 +116,25 @@ class _Matcher:
         self._moments = structure.get_initial_magnetic_moments()
         self._other_moments = other.get_initial_magnetic_moments()
 
-    def __call__(self, places: NDArray[np.float64]) -> NDArray[np.intp] | None:
-        partners = np.empty(len(places), dtype=np.intp)
-        for sought, atoms, tree in self._elements:
+    def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.intp] | None:
+        permutation = np.empty(len(fractions), dtype=np.intp)
+        for other_atoms, atoms, tree in self._elements:
             distances, nearest = tree.query(
-                _wrapped(places[sought]), p=np.inf, distance_upper_bound=self._within
+                _wrapped(fractions[other_atoms]), p=np.inf, distance_upper_bound=self._max_fraction
             )
             if np.isinf(distances).any() or len(np.unique(nearest)) != len(nearest):
                 return None
-            partners[sought] = atoms[nearest]
-        offsets = places - self._fractions[partners]
+            permutation[other_atoms] = atoms[nearest]
+        offsets = fractions - self._fractions[permutation]
         offsets = (offsets - np.rint(offsets)) @ self._cell
-        offsets -= self._free_shift(offsets)
+        offsets -= self._mean_translation(offsets)
         if np.linalg.norm(offsets, axis=1).max() > TOLERANCE_A + _ROUNDING_A:
             return None
-        moments_differ = np.abs(self._moments[partners] - self._other_moments) > TOLERANCE_A
-        return None if moments_differ.any() else partners
+        moments_differ = np.abs(self._moments[permutation] - self._other_moments) > TOLERANCE_A
+        return None if moments_differ.any() else permutation
 
-    def _free_shift(self, offsets: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean offset along the periodic directions, which shifting the whole takes away."""
+    def _mean_translation(self, offsets: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean offset along the periodic directions, Å: the common translation of all atoms."""
         mean_fractions = np.linalg.solve(self._cell.T, offsets.mean(axis=0))
         shift: NDArray[np.float64] = np.where(self._pbc, mean_fractions, 0.0) @ self._cell
         return shift

@@ -23,11 +23,11 @@ from mlip_assets.labelling import (
     EspressoEngine,
     LabelLedger,
     NotConvergedError,
-    free_atom,
+    isolated_atom,
     label_frames,
 )
 from mlip_assets.labelling.engines.engine import hash_of
-from mlip_assets.labelling.engines.espresso import _judge
+from mlip_assets.labelling.engines.espresso import _check_convergence
 from mlip_assets.labelling.engines.pseudopotentials import upf_files
 from tests.labelling.derivatives import rattled
 
@@ -109,7 +109,7 @@ def test_what_cannot_run_is_told_before_anything_is_computed(
     here = replace(bare, command=sys.executable)
     with pytest.raises(EngineError, match="made for SLA PW PBX PBC, not for xc: LDA"):
         label_frames([rattled("Si")], replace(here, xc="LDA"), ledger)
-    with pytest.raises(EngineError, match="no pseudopotential was looked for for Na, Cl"):
+    with pytest.raises(EngineError, match="the engine has no pseudopotential for Na, Cl"):
         label_frames([rattled("NaCl")], here, ledger)
     with pytest.raises(EngineError, match=r"'no-such-pw.x' cannot be run: .*apt-get install"):
         label_frames([rattled("Si")], replace(bare, command="no-such-pw.x -nk 2"), ledger)
@@ -117,7 +117,7 @@ def test_what_cannot_run_is_told_before_anything_is_computed(
     with pytest.raises(EngineError, match=r"'pw.x' cannot be run"):
         bare.check(["Si"])
     (family / "Si.upf").write_text("something else")
-    with pytest.raises(EngineError, match="has changed since the engine was set up"):
+    with pytest.raises(EngineError, match="has changed since the engine was created"):
         here.check(["Si"])
     assert len(ledger) == 0
 
@@ -150,17 +150,22 @@ CONVERGED = "     convergence has been achieved in   9 iterations\n   JOB DONE.\
             "     Self-consistent Calculation\n   JOB DONE.\n",
             0,
             RuntimeError,
-            "without having conv",
+            "without convergence",
         ),
-        ("     Self-consistent Calculation\n", -11, RuntimeError, "exit status -11 without having"),
+        (
+            "     Self-consistent Calculation\n",
+            -11,
+            RuntimeError,
+            "exit status -11 without convergence",
+        ),
     ],
 )
 def test_convergence_is_read_and_not_inferred(
     output: str, status: int, error: type[Exception], told: str
 ) -> None:
     with pytest.raises(error, match=told):
-        _judge(output, status, 7)
-    _judge(CONVERGED, 0, 7)
+        _check_convergence(output, status, 7)
+    _check_convergence(CONVERGED, 0, 7)
 
 
 @pytest.mark.dft
@@ -179,7 +184,7 @@ def test_what_is_computed_is_what_was_asked_for(silicon: EspressoEngine) -> None
 @pytest.mark.dft
 def test_the_free_atom_is_polarised_and_held(silicon: EspressoEngine, ledger: LabelLedger) -> None:
     """Hund's rules are worth about 0.8 eV to silicon."""
-    polarised, plain = free_atom("Si"), free_atom("Si", polarised=False)
+    polarised, plain = isolated_atom("Si"), isolated_atom("Si", polarised=False)
     small = replace(silicon, vacuum_A=3.0, cutoff_eV=18 * Rydberg)
     database = label_frames([polarised, plain], small, ledger, n_workers=2)
     energies = [atoms.info["REF_energy"] for atoms in database.labelled]
@@ -247,7 +252,7 @@ def stand_in(tmp_path: Path) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("script", "outcome", "told"),
     [
-        ("kill -9 $$", "died", "espresso died of SIGKILL"),
+        ("kill -9 $$", "died", "espresso was killed by SIGKILL"),
         ("echo 'iteration #  1'; sleep 600", "timeout", "took longer than timeout_s = 3 s"),
         (
             "exec python3 -c 'x = bytearray(10**9)\nimport time; time.sleep(600)'",
@@ -269,7 +274,9 @@ def test_a_program_that_dies_hangs_or_swells_is_ended_and_recorded(
         bare, command=stand_in(script), timeout_s=timeout_s, memory_limit_GiB=0.9, retries=0
     )
     finished = []
-    label_frames([free_atom("Si", polarised=False)], engine, ledger, on_finished=finished.append)
+    label_frames(
+        [isolated_atom("Si", polarised=False)], engine, ledger, on_finished=finished.append
+    )
     label = finished[-1]
     assert (label.outcome, label.attempts_log[-1].outcome) == (outcome, outcome)
     assert told in label.reason
@@ -277,9 +284,9 @@ def test_a_program_that_dies_hangs_or_swells_is_ended_and_recorded(
 
 
 ORPHANED = """
-from mlip_assets.labelling import EspressoEngine, LabelLedger, free_atom, label_frames
+from mlip_assets.labelling import EspressoEngine, LabelLedger, isolated_atom, label_frames
 engine = EspressoEngine(**{fields!r})
-label_frames([free_atom("Si", polarised=False)], engine, LabelLedger({ledger!r}))
+label_frames([isolated_atom("Si", polarised=False)], engine, LabelLedger({ledger!r}))
 """
 
 
@@ -321,7 +328,7 @@ def test_more_memory_is_worth_another_try(
 ) -> None:
     command = stand_in("exec python3 -c 'x = bytearray(10**9)\nimport time; time.sleep(5)'")
     small = replace(bare, command=command, memory_limit_GiB=0.5, retries=0)
-    atom: Atoms = free_atom("Si", polarised=False)
+    atom: Atoms = isolated_atom("Si", polarised=False)
     first = label_frames([atom], small, ledger)
     assert first.n_calculated == len(ledger)
     assert label_frames([atom], small, ledger).n_calculated == 0

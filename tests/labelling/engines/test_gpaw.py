@@ -19,7 +19,7 @@ from mlip_assets.labelling import (
     GpawEngine,
     LabelLedger,
     NotConvergedError,
-    free_atom,
+    isolated_atom,
     label_frames,
 )
 from mlip_assets.labelling.engines.engine import hash_of
@@ -177,7 +177,7 @@ def test_a_charge_is_in_the_cell_but_not_in_free_atoms() -> None:
     charged = replace(neutral, charge=1.0)
     energy_eV = charged.calculate(charged.prepare(silicon()), attempt=0).energy_eV
     assert abs(energy_eV - neutral.calculate(silicon(), attempt=0).energy_eV) > 1
-    assert charged._charge_of(charged.prepare(free_atom("Si"))) == 0
+    assert charged._charge_of(charged.prepare(isolated_atom("Si"))) == 0
 
 
 @pytest.mark.dft

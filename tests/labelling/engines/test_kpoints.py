@@ -7,9 +7,9 @@ import pytest
 from ase.build import bulk
 from ase.dft.kpoints import monkhorst_pack
 
-from mlip_assets.labelling import free_atom
+from mlip_assets.labelling import isolated_atom
 from mlip_assets.labelling.engines.kpoints import k_grid, k_points
-from mlip_assets.labelling.structure import boxed
+from mlip_assets.labelling.structure import with_vacuum
 
 CUBE = bulk("Si", "diamond", a=5.43, cubic=True)  # 2π/a = 1.157 1/Å
 
@@ -48,7 +48,7 @@ def test_grid_and_shift_stand_for_the_same_points(spacing_per_A: float) -> None:
 def test_open_directions_have_one_k_point() -> None:
     slab = CUBE.copy()
     slab.pbc = [True, True, False]
-    points = k_points(boxed(slab, 4.5), 0.45)
+    points = k_points(with_vacuum(slab, 4.5), 0.45)
     assert len(points) == 9
     assert not points[:, 2].any()
-    assert not k_points(boxed(free_atom("Si"), 4.5), 0.1).any()
+    assert not k_points(with_vacuum(isolated_atom("Si"), 4.5), 0.1).any()

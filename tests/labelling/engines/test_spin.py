@@ -6,7 +6,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mlip_assets.labelling import free_atom
+from mlip_assets.labelling import isolated_atom
 from mlip_assets.labelling.engines.spin import with_spin
 
 
@@ -35,8 +35,8 @@ def test_moments_that_a_frame_brings_are_kept() -> None:
 
 @pytest.mark.parametrize("spin", ["auto", "on", "off"])
 def test_free_atoms_stay_in_the_state_they_were_made_in(spin: str) -> None:
-    assert moments(free_atom("O"), spin) == [2.0]
-    assert moments(free_atom("O", polarised=False), spin) == [0.0]
+    assert moments(isolated_atom("O"), spin) == [2.0]
+    assert moments(isolated_atom("O", polarised=False), spin) == [0.0]
 
 
 def test_the_frame_itself_is_left_alone() -> None:

@@ -15,7 +15,7 @@ from ase.data import covalent_radii
 
 from mlip_assets.campaign import CampaignError
 from mlip_assets.compute import InProcess
-from mlip_assets.labelling import LabelLedger, free_atom, label_frames
+from mlip_assets.labelling import LabelLedger, isolated_atom, label_frames
 from mlip_assets.labelling.engines.teacher import (
     COHESIVE_EV,
     TeacherEngine,
@@ -83,7 +83,7 @@ def test_labels_are_what_the_surrogate_says(engine: TeacherEngine, atoms: Atoms,
 def test_free_atoms_are_the_measured_cohesion_above_the_element(
     engine: TeacherEngine, symbol: str
 ) -> None:
-    free = engine.calculate(engine.prepare(free_atom(symbol)), attempt=0)
+    free = engine.calculate(engine.prepare(isolated_atom(symbol)), attempt=0)
     assert free.stress is None
     if symbol == "O":
         element = molecule("O2")
@@ -173,7 +173,7 @@ def test_what_chgnet_does_not_know_is_not_labelled(engine: TeacherEngine, tmp_pa
     made = label_frames(
         [apart, bulk("Si")], engine, LabelLedger(tmp_path / "labels.db"), compute=InProcess()
     )
-    assert "no other within 5 Å" in made.failed[0].reason
+    assert "no neighbour within 5 Å" in made.failed[0].reason
     assert len(made.labelled) == 1
     assert made.labelled[0].info["engine"] == "teacher"
     assert made.isolated_energies["Si"] - made.labelled[0].info["REF_energy"] / 2 > 4

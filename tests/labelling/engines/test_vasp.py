@@ -11,10 +11,10 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from mlip_assets.labelling import EngineError, NotConvergedError, VaspEngine, free_atom
+from mlip_assets.labelling import EngineError, NotConvergedError, VaspEngine, isolated_atom
 from mlip_assets.labelling.engines.engine import hash_of
 from mlip_assets.labelling.engines.pseudopotentials import potcar_files
-from mlip_assets.labelling.engines.vasp import _judge
+from mlip_assets.labelling.engines.vasp import _check_convergence
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_spin_and_charge_are_those_asked_for(engine: VaspEngine) -> None:
     iron = Atoms("Fe", cell=[2.87] * 3, pbc=True)
     engine.write_input(engine.prepare(iron), attempt=0)
     assert (incar()["ISPIN"], incar()["MAGMOM"]) == ("2", "1*4.0000")
-    engine.write_input(engine.prepare(free_atom("Cl")), attempt=0)
+    engine.write_input(engine.prepare(isolated_atom("Cl")), attempt=0)
     assert float(incar()["NUPDOWN"]) == 1
     charged = replace(engine, charge=1.0)
     charged.write_input(charged.prepare(mixed_up_salt()), attempt=0)
@@ -129,10 +129,10 @@ def test_potcars_are_found_and_hashed(engine: VaspEngine, potcars: Path) -> None
 def test_convergence_is_read_from_the_outcar(said: str, error: type[Exception] | None) -> None:
     outcar = f" Iteration 1( 12)\n ------------------------ {said} ---------\n"
     if error is None:
-        _judge(outcar, 0, 100)
+        _check_convergence(outcar, 0, 100)
     else:
-        with pytest.raises(error, match=r"self-consistency|without having converged"):
-            _judge(outcar, 0, 100)
+        with pytest.raises(error, match=r"self-consistency|without convergence"):
+            _check_convergence(outcar, 0, 100)
 
 
 VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>

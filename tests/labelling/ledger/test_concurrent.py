@@ -29,7 +29,8 @@ import sys
 sys.path.insert(0, {here!r})
 import numpy as np
 from toy_engine import ToyEngine, toy_frame
-from mlip_assets.labelling import InProcess, LabelLedger, label_frames
+from mlip_assets.compute import InProcess
+from mlip_assets.labelling import LabelLedger, label_frames
 rng = np.random.default_rng({seed})
 frames = [toy_frame("Cu", int(i)) for i in rng.permutation({wanted})]
 frames = [atoms[rng.permutation(len(atoms))] for atoms in frames]  # each writer's own numbering

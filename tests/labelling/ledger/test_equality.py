@@ -18,9 +18,9 @@ from mlip_assets.labelling.ledger.equality import (
     TOLERANCE_A,
     fingerprint,
     fingerprint_tolerance,
-    matching,
+    match_atoms,
 )
-from mlip_assets.labelling.structure import boxed
+from mlip_assets.labelling.structure import with_vacuum
 
 SEEDS = st.integers(0, 10_000)
 KINDS = st.sampled_from(["crystal", "perfect", "alloy", "slab", "cluster", "skewed"])
@@ -62,8 +62,8 @@ def renamed(
 def test_the_same_structure_is_found_and_its_atoms_are_told_apart(kind: str, seed: int) -> None:
     atoms = frame(kind, seed)
     other, order = renamed(atoms, np.random.default_rng(seed), noise_A=0.1 * TOLERANCE_A)
-    mine, theirs = boxed(other, 4.0), boxed(atoms, 4.0)
-    partners = matching(mine, theirs)
+    mine, theirs = with_vacuum(other, 4.0), with_vacuum(atoms, 4.0)
+    partners = match_atoms(mine, theirs)
     assert partners is not None
     assert sorted(partners) == list(range(len(atoms)))
     if kind != "perfect":  # where atoms may stand for each other
@@ -82,7 +82,7 @@ def test_an_atom_moved_by_ten_tolerances_is_another_structure(kind: str, seed: i
     other, _ = renamed(atoms, rng)
     move = rng.normal(size=3)
     other.positions[rng.integers(len(atoms))] += 10 * TOLERANCE_A * move / np.linalg.norm(move)
-    assert matching(boxed(other, 4.0), boxed(atoms, 4.0)) is None
+    assert match_atoms(with_vacuum(other, 4.0), with_vacuum(atoms, 4.0)) is None
 
 
 @given(kind=KINDS, seed=SEEDS, noise_A=st.floats(0, 0.4 * TOLERANCE_A))
@@ -91,9 +91,9 @@ def test_no_equal_structure_is_outside_the_range_that_is_searched(
     kind: str, seed: int, noise_A: float
 ) -> None:
     atoms = frame(kind, seed)
-    mine = boxed(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
-    theirs = boxed(atoms, 4.0)
-    if matching(mine, theirs) is not None:
+    mine = with_vacuum(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
+    theirs = with_vacuum(atoms, 4.0)
+    if match_atoms(mine, theirs) is not None:
         apart = np.abs(fingerprint(mine) - fingerprint(theirs))
         assert (apart <= fingerprint_tolerance(mine)).all()
 
@@ -103,9 +103,9 @@ def test_no_equal_structure_is_outside_the_range_that_is_searched(
 def test_a_match_is_always_within_the_tolerance(kind: str, seed: int, noise_A: float) -> None:
     """Recomputed the slow way: all differences of places, less one shift along the lattice."""
     atoms = frame(kind, seed)
-    mine = boxed(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
-    theirs = boxed(atoms, 4.0)
-    partners = matching(mine, theirs)
+    mine = with_vacuum(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
+    theirs = with_vacuum(atoms, 4.0)
+    partners = match_atoms(mine, theirs)
     if partners is None:
         return
     assert (mine.numbers[partners] == theirs.numbers).all()
@@ -119,7 +119,7 @@ def test_a_match_is_always_within_the_tolerance(kind: str, seed: int, noise_A: f
 
 
 def test_what_changes_forces_stress_or_k_points_is_another_structure() -> None:
-    atoms = boxed(frame("alloy", 1), 4.0)
+    atoms = with_vacuum(frame("alloy", 1), 4.0)
     strained, element, turned, magnetic, slab = (atoms.copy() for _ in range(5))
     strained.set_cell(strained.cell.array * 1.001, scale_atoms=True)
     element.symbols[1] = "Ag"
@@ -129,9 +129,9 @@ def test_what_changes_forces_stress_or_k_points_is_another_structure() -> None:
     mirrored = atoms.copy()
     mirrored.positions[:, 0] *= -1
     others = [strained, element, turned, magnetic, slab, mirrored, atoms.repeat((1, 2, 1))]
-    assert [matching(other, atoms) for other in others] == [None] * len(others)
+    assert [match_atoms(other, atoms) for other in others] == [None] * len(others)
     swapped = magnetic[[1, 0, 2, 3, 4, 5, 6, 7]]
-    partners = matching(swapped, magnetic)
+    partners = match_atoms(swapped, magnetic)
     assert partners is not None
     assert partners[0] == 1
 
@@ -139,7 +139,9 @@ def test_what_changes_forces_stress_or_k_points_is_another_structure() -> None:
 @given(seeds=st.lists(SEEDS, min_size=2, max_size=6, unique=True), kind=KINDS)
 @settings(deadline=None, max_examples=15)
 def test_the_ledger_gives_renamed_structures_their_forces(seeds: list[int], kind: str) -> None:
-    frames = [boxed(frame(kind, seed), 4.0) for seed in (seeds if kind != "perfect" else seeds[:1])]
+    frames = [
+        with_vacuum(frame(kind, seed), 4.0) for seed in (seeds if kind != "perfect" else seeds[:1])
+    ]
     with TemporaryDirectory() as folder:
         ledger = LabelLedger(Path(folder) / "labels.db")
         entries = ledger.register(frames, "toy", "hash")
@@ -151,7 +153,7 @@ def test_the_ledger_gives_renamed_structures_their_forces(seeds: list[int], kind
             label = Label(entry.key, "toy", "hash", "done", "", 1, 1.0, 9.0, "toy 1", calculation)
             ledger.commit(label, entry.structure)
         for atoms, entry in zip(frames, entries, strict=True):
-            other = boxed(renamed(atoms, np.random.default_rng(seeds[0]))[0], 4.0)
+            other = with_vacuum(renamed(atoms, np.random.default_rng(seeds[0]))[0], 4.0)
             found = ledger.look_up(other, "toy", "hash")
             assert found is not None
             assert found.key == entry.key
@@ -161,7 +163,7 @@ def test_the_ledger_gives_renamed_structures_their_forces(seeds: list[int], kind
             assert ledger.register([other], "toy", "hash")[0].key == entry.key
             assert ledger.look_up(other, "toy", "other settings") is None
             other.positions[0] += [20 * TOLERANCE_A, 0, 0]
-            assert len(other) == 1 or ledger.look_up(boxed(other, 4.0), "toy", "hash") is None
+            assert len(other) == 1 or ledger.look_up(with_vacuum(other, 4.0), "toy", "hash") is None
 
 
 @pytest.mark.parametrize("n_repeat", [2, 5])
@@ -172,7 +174,7 @@ def test_perfect_supercells_are_matched_fast(n_repeat: int) -> None:
     crystal = bulk("Si", cubic=True).repeat(n_repeat)
     other, _ = renamed(crystal, np.random.default_rng(0))
     started = time.perf_counter()
-    assert matching(other, crystal) is not None
+    assert match_atoms(other, crystal) is not None
     assert time.perf_counter() - started < 1.0
 
 

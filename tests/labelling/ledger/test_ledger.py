@@ -19,7 +19,7 @@ from mlip_assets.labelling import (
     Label,
     LabelLedger,
     MixedSettingsError,
-    free_atom,
+    isolated_atom,
 )
 
 STRUCTURE = bulk("Si")
@@ -54,7 +54,7 @@ def test_what_is_committed_is_found_to_the_last_bit(ledger: LabelLedger) -> None
 def test_a_free_atom_has_no_stress(ledger: LabelLedger) -> None:
     calculation = Calculation(-1.0, np.zeros((1, 3)), None)
     with ledger.locked():
-        ledger.commit(replace(LABEL, calculation=calculation), free_atom("Si"))
+        ledger.commit(replace(LABEL, calculation=calculation), isolated_atom("Si"))
     found = ledger.find(LABEL.key)
     assert found is not None
     assert found.calculation is not None
@@ -136,7 +136,7 @@ def test_one_claim_at_a_time_in_one_process_too(ledger: LabelLedger) -> None:
     claim = ledger.claim("a" * 64)
     assert claim is not None
     assert ledger.claim("a" * 64) is None
-    assert f"process {os.getpid()} on " in ledger.claimed_by("a" * 64)
+    assert f"process {os.getpid()} on " in ledger.claim_holder("a" * 64)
     assert ledger.claim("b" * 64) is not None
     claim.release()
     again = ledger.claim("a" * 64)
@@ -158,9 +158,9 @@ def test_the_claims_of_a_dead_process_are_free(ledger: LabelLedger) -> None:
 
 def test_what_was_started_and_never_ended_is_counted(ledger: LabelLedger) -> None:
     attempt = Attempt(0, {}, "done", "", 1800.0, 9000.0, None)
-    ledger.start(LABEL.key, 0)  # killed
-    ledger.start(LABEL.key, 0)
-    ledger.start("d" * 64, 0)
+    ledger.record_start(LABEL.key, 0)  # killed
+    ledger.record_start(LABEL.key, 0)
+    ledger.record_start("d" * 64, 0)
     ledger.commit(replace(LABEL, attempts_log=(attempt,)), STRUCTURE)
     claim = ledger.claim("d" * 64)
     assert claim is not None
@@ -175,7 +175,7 @@ def test_export_takes_the_last_label_of_each_key(ledger: LabelLedger, tmp_path: 
     other = replace(LABEL, key="c" * 64, calculation=Calculation(-3.0, np.ones((1, 3)), None))
     ledger.commit(FAILURE, STRUCTURE)
     ledger.commit(LABEL, STRUCTURE)
-    ledger.commit(other, free_atom("Si"))
+    ledger.commit(other, isolated_atom("Si"))
     ledger.commit(replace(FAILURE, key="d" * 64), STRUCTURE)
     files = ledger.export(tmp_path / "out")
     assert [file.name for file in files] == ["labels.extxyz", "labels.db"]
@@ -185,7 +185,7 @@ def test_export_takes_the_last_label_of_each_key(ledger: LabelLedger, tmp_path: 
     assert atom.info["config_type"] == "IsolatedAtom"
     assert connect(files[1]).count() == 2
     assert ledger.export(tmp_path / "x.extxyz", settings_hash="bbb") == [tmp_path / "x.extxyz"]
-    with pytest.raises(ValueError, match="no finished label of settings 'f"):
+    with pytest.raises(ValueError, match="no label of settings 'f"):
         ledger.export(tmp_path / "x.extxyz", settings_hash="f")
 
 
