@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.db import connect
 from ase.db.core import check
 from ase.io import write
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from mlip_assets.common.files import write_atomically
 from mlip_assets.labelling.engines.engine import Calculation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DATABASE, _EXTXYZ = "labels.db", "labels.extxyz"
 _FRAMES = {"labelled", "isolated"}
@@ -126,6 +129,32 @@ class LabelledDatabase:
             for atoms in self.labelled
         ]
         return np.asarray(values, dtype=np.float64)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per labelled frame; the pressure is missing where there is no stress.
+
+        ``pd.DataFrame(database.failed)`` is the table of the frames without a label.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "frame_id": atoms.info.get("frame_id"),
+                "seed_name": atoms.info.get("seed_name"),
+                "seed_kind": atoms.info.get("seed_kind"),
+                "formula": atoms.get_chemical_formula(),
+                "n_atoms": len(atoms),
+                "energy_eV": atoms.info["REF_energy"],
+                "binding_energy_eV_per_atom": binding_energy,
+                "max_force_eV_per_A": np.linalg.norm(atoms.arrays["REF_forces"], axis=1).max(),
+                "pressure_GPa": -np.trace(atoms.info["REF_stress"]) / 3 / units.GPa
+                if "REF_stress" in atoms.info
+                else np.nan,
+                "label_key": atoms.info["label_key"],
+            }
+            for atoms, binding_energy in zip(self.labelled, self.binding_energies(), strict=True)
+        ]
+        return pd.DataFrame(rows).astype({"frame_id": "Int64"} if rows else {})
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``labels.extxyz`` (MACE's keys) and then ``labels.db`` (ASE SQLite).

@@ -77,17 +77,16 @@ def label_frames(
 
     Examples
     --------
-    >>> import tempfile
     >>> from ase.build import bulk
-    >>> from mlip_assets.labelling import EmtEngine, LabelLedger, label_frames
-    >>> ledger = LabelLedger(f"{tempfile.mkdtemp()}/labels.db")
+    >>> from mlip_assets import EmtEngine, LabelLedger, label_frames
+    >>> ledger = LabelLedger("labels.db")
     >>> database = label_frames([bulk("Cu")], EmtEngine(), ledger, n_workers=2)
     >>> database.binding_energies().round(2)  # eV/atom
-    array([-3.51])
+    array([-3.52])
     """
     started = time.monotonic()
     compute, gates = compute or LocalProcesses(n_workers), gates or GateSettings()
-    elements = sorted({s for atoms in frames for s in atoms.symbols}, key=atomic_numbers.get)
+    elements = _elements_of(frames)
     engine.check(elements)
     scheduler = LabelScheduler(
         engine,
@@ -119,6 +118,11 @@ def isolated_atom(symbol: str, *, polarised: bool = True) -> Atoms:
     """
     moment = ground_state_magnetic_moments[atomic_numbers[symbol]] if polarised else 0.0
     return Atoms(symbol, magmoms=[moment])
+
+
+def _elements_of(frames: Sequence[Atoms]) -> list[str]:
+    symbols = {symbol for atoms in frames for symbol in atoms.symbols}
+    return sorted(symbols, key=atomic_numbers.__getitem__)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -22,6 +22,9 @@ from mlip_assets.labelling.ledger.claims import Claim, this_process
 from mlip_assets.labelling.ledger.equality import kind_of
 from mlip_assets.labelling.ledger.label import Entry, Label, Spending
 from mlip_assets.labelling.structure import label_key
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LATEST_ROWS = (
     "SELECT max(id) FROM text_key_values WHERE key = 'label_key' GROUP BY value ORDER BY 1"
@@ -138,6 +141,35 @@ class LabelLedger:
                 entries.append(entry)
         return entries
 
+    def to_dataframe(self) -> pd.DataFrame:
+        """The valid label or failure of each key, one row per key, in the order of computation.
+
+        The columns are those of the ledger with units in their names, and ``formula`` and
+        ``n_atoms`` of the structure; ``energy_eV`` is missing where nothing was computed.
+        """
+        import pandas as pd
+
+        rows = [
+            {
+                "label_key": row.label_key,
+                "formula": row.formula,
+                "n_atoms": row.natoms,
+                "config_type": row.config_type,
+                "status": row.status,
+                "outcome": row.outcome,
+                "reason": row.reason,
+                "energy_eV": row.get("REF_energy"),
+                "engine": row.engine,
+                "settings_hash": row.settings_hash,
+                "program": row.program,
+                "attempts": row.attempts,
+                "wall_s": row.wall_s,
+                "timeout_s": row.timeout_s,
+            }
+            for row in self._latest_rows()
+        ]
+        return pd.DataFrame(rows).astype({"energy_eV": float} if rows else {})
+
     def claim(self, key: str) -> Claim | None:
         """Reserve the computation of a key, or None if another live process has reserved it.
 
@@ -243,10 +275,12 @@ class LabelLedger:
         ValueError
             There is no label of these settings.
         """
-        latest = self._query(_LATEST_ROWS) if self.path.exists() else []
-        rows = [tables.open_database(self.path).get(id=id_) for (id_,) in latest]
         prefix = settings_hash or ""
-        rows = [r for r in rows if r.status == "done" and r.settings_hash.startswith(prefix)]
+        rows = [
+            row
+            for row in self._latest_rows()
+            if row.status == "done" and row.settings_hash.startswith(prefix)
+        ]
         if not rows:
             raise ValueError(f"{self.path}: no label of settings '{prefix}…' to export")
         refuse_mixed_settings(
@@ -254,6 +288,12 @@ class LabelLedger:
             f"{self.path}: give settings_hash to export one of them",
         )
         return write_frames([tables.frame_of(row) for row in rows], Path(path))
+
+    def _latest_rows(self) -> Iterator[Any]:
+        """The valid row of each key, as ASE's database has it."""
+        if self.path.exists():
+            for (id_,) in self._query(_LATEST_ROWS):
+                yield tables.open_database(self.path).get(id=id_)
 
     def _rows_of(self, key: str) -> list[int]:
         statement = (
