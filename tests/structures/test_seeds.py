@@ -56,7 +56,7 @@ def test_build_seeds_gives_requested_kinds_without_close_contacts(
     ratio: float,
     seed: int,
 ) -> None:
-    wanted = campaign(
+    requested = campaign(
         composition,
         seed,
         kinds=kinds,
@@ -65,21 +65,21 @@ def test_build_seeds_gives_requested_kinds_without_close_contacts(
         cluster_atoms=cluster_atoms,
         liquid_density_ratio=ratio,
     )
-    seeds = build_seeds(wanted)
+    seeds = build_seeds(requested)
     names = [atoms.info["seed_name"] for atoms in seeds]
-    assert len(seeds) == wanted.n_seeds
+    assert len(seeds) == requested.n_seeds
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in names)
     assert tuple(dict.fromkeys(atoms.info["seed_kind"] for atoms in seeds)) == kinds
     for atoms in seeds:
-        assert distance_ratio(atoms) > wanted.guards.min_distance_ratio
+        assert distance_ratio(atoms) > requested.guards.min_distance_ratio
         assert np.isfinite(atoms.positions).all()
         counts = atoms.symbols.formula.count()
         if atoms.info["seed_kind"] == "vacancy":
             assert max(counts.values()) - min(counts.values()) == (len(counts) > 1)
         else:
             assert len(set(counts.values())) == 1
-        assert set(counts) == set(wanted.elements)
+        assert set(counts) == set(requested.elements)
 
 
 def test_build_seeds_default_names() -> None:
@@ -215,9 +215,9 @@ def test_cluster_of_molecular_composition_uses_covalent_radii() -> None:
 
 
 def test_calculator_relaxes_only_the_disordered_seeds() -> None:
-    wanted = campaign("Cu", liquid_atoms=16, cluster_atoms=8)
+    requested = campaign("Cu", liquid_atoms=16, cluster_atoms=8)
     morse = MorsePotential(epsilon=0.6, r0=2.56, rho0=6.0, rcut1=4.5, rcut2=6.0)
-    packed, relaxed = build_seeds(wanted), build_seeds(wanted, calculator=morse)
+    packed, relaxed = build_seeds(requested), build_seeds(requested, calculator=morse)
     for before, after in zip(packed, relaxed, strict=True):
         assert after.calc is None
         if after.info["seed_kind"] in {"liquid", "cluster"}:
@@ -227,18 +227,18 @@ def test_calculator_relaxes_only_the_disordered_seeds() -> None:
                 energies.append(atoms.get_potential_energy())
             assert energies[1] < energies[0]
             assert np.linalg.norm(after.get_forces(), axis=1).max() < 2.0
-            assert distance_ratio(after) > wanted.guards.min_distance_ratio
+            assert distance_ratio(after) > requested.guards.min_distance_ratio
         else:
             assert before == after
 
 
 def test_relaxation_to_close_contacts_is_discarded(caplog: pytest.LogCaptureFixture) -> None:
-    wanted = campaign("Cu", kinds=["liquid"])
+    requested = campaign("Cu", kinds=["liquid"])
     attractive = LennardJones(sigma=0.3, epsilon=5e5, rc=6.0, smooth=True)
     with caplog.at_level(logging.WARNING):
-        (kept,) = build_seeds(wanted, calculator=attractive)
+        (kept,) = build_seeds(requested, calculator=attractive)
     assert "the unrelaxed packing is used" in caplog.text
-    assert kept == build_seeds(wanted)[0]
+    assert kept == build_seeds(requested)[0]
 
 
 @pytest.mark.parametrize("name", ["POSCAR", "cell.cif", "my cell.xyz", "cell.extxyz"])
@@ -264,9 +264,9 @@ def test_first_structure_file_is_the_host_of_derived_seeds(tmp_path: Path) -> No
         cell.set_velocities(np.ones((4, 3)))
         write(tmp_path / folder / "al fcc.xyz", cell)
         files.append(str(tmp_path / folder / "al fcc.xyz"))
-    wanted = campaign("Al", files=files, kinds=("vacancy", "crystal"))
-    vacancy, first, second = build_seeds(wanted)
-    assert wanted.n_seeds == 3
+    requested = campaign("Al", files=files, kinds=("vacancy", "crystal"))
+    vacancy, first, second = build_seeds(requested)
+    assert requested.n_seeds == 3
     assert first.info["seed_name"] == "crystal-al-fcc"
     assert second.info["seed_name"] == "crystal-al-fcc-2"
     assert vacancy.get_volume() == pytest.approx(first.get_volume())

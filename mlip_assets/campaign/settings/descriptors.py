@@ -57,5 +57,5 @@ class DescriptorSettings(Section):
 
     def soap_arguments(self) -> dict[str, Any]:
         """Keyword arguments of :func:`mlip_assets.descriptors.soap_power_spectrum`."""
-        arguments = self.model_dump(exclude={"implementation", "precision"})
-        return {**arguments, "engine": self.implementation, "dtype": self.precision}
+        arguments = self.model_dump(exclude={"precision"})
+        return {**arguments, "dtype": self.precision}

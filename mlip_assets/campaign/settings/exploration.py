@@ -38,7 +38,7 @@ BUNDLED_SURROGATE = "bundled"
 OWN_SURROGATE = "own-model"
 #: Names that may be followed by a folder.
 FOLDER_SURROGATES = ("m3gnet",)
-#: Names of surrogates that are no MACE models, so that none can be fine-tuned.
+#: Names of surrogates that are not MACE models and cannot be fine-tuned.
 NOT_MACE = ("chgnet", "m3gnet", "lennard-jones")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
