@@ -1,4 +1,4 @@
-"""Frames and settings as a descriptor is given them, checked once for every implementation."""
+"""Input of a SOAP calculation, checked once for all implementations: frames and settings."""
 
 from __future__ import annotations
 
@@ -12,24 +12,36 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 Average = Literal["off", "inner", "outer", "species"]
 Compression = Literal["off", "mu2", "mu1nu1", "crossover"]
 RadialAccuracy = Literal["standard", "fine"]
-Engine = Literal["numba", "loops", "dscribe"]
+Implementation = Literal["numba", "scalar", "dscribe"]
 
-#: A cell is flat when its volume is this small beside the product of its edges.
-_FLAT = 1e-6
+#: A cell is flat if its volume, divided by the product of its edges, is at most this.
+_MAX_FLATNESS = 1e-6
 
-#: Positions farther out than this have lost the digits that distances need; Å.
-_FARTHEST = 1e7
+#: Beyond this coordinate, float64 has too few digits for distances; Å.
+_MAX_COORDINATE = 1e7
 
 
 def checked_frames(
     positions: ArrayLike, cells: ArrayLike, pbc: ArrayLike, numbers: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Arrays of full shape: positions, completed cells, pbc and numbers."""
+    """Positions, completed cells, pbc and numbers as arrays of full shape.
+
+    Returns
+    -------
+    tuple
+        (n_frames, n_atoms, 3) Å; (n_frames, 3, 3) Å, see :func:`_completed_cells`; (n_frames, 3);
+        (n_atoms,).
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not match, values that are not finite or too large, or a flat cell.
+    """
     xyz = np.asarray(positions, dtype=np.float64)
     xyz = xyz[None] if xyz.ndim == 2 else xyz
     if xyz.ndim != 3 or xyz.shape[2] != 3 or xyz.shape[1] == 0:
         raise ValueError(
-            f"positions: shape {np.shape(positions)}; need (n_frames, n_atoms, 3) with atoms in it"
+            f"positions: shape {np.shape(positions)}; need (n_frames, n_atoms, 3) with at least one atom"
         )
     z = np.asarray(numbers)
     if z.shape != xyz.shape[1:2] or z.dtype.kind not in "iu":
@@ -48,10 +60,10 @@ def checked_frames(
     for name, values in (("positions", xyz), ("cells", given)):
         bad = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
         if len(bad):
-            raise ValueError(f"{name}: frame {bad[0]} holds NaN or infinite values")
-        far = np.flatnonzero((np.abs(values) > _FARTHEST).any(axis=(1, 2)))
+            raise ValueError(f"{name}: frame {bad[0]} contains NaN or infinite values")
+        far = np.flatnonzero((np.abs(values) > _MAX_COORDINATE).any(axis=(1, 2)))
         if len(far):
-            raise ValueError(f"{name}: frame {far[0]} reaches beyond {_FARTHEST:g} Å")
+            raise ValueError(f"{name}: frame {far[0]} has coordinates beyond {_MAX_COORDINATE:g} Å")
     lattice = _completed_cells(given, periodic)
     return xyz, lattice, periodic, z.astype(np.int64)
 
@@ -59,40 +71,49 @@ def checked_frames(
 def _completed_cells(
     given: NDArray[np.float64], periodic: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Cells whose non-periodic vectors are unit normals; the periodic ones must be independent."""
+    """Cells in which unit normals replace the non-periodic vectors.
+
+    The periodic vectors must be linearly independent.
+    """
     full = np.where(periodic[..., None], given, 0.0)
     for pattern in np.unique(periodic, axis=0):
-        those = np.flatnonzero((periodic == pattern).all(axis=1))
-        vectors = full[those][:, pattern]
+        members = np.flatnonzero((periodic == pattern).all(axis=1))
+        vectors = full[members][:, pattern]
         if pattern.any():
-            # singular values of the vectors, each divided by its length
+            # singular values of the normalised vectors
             lengths = np.linalg.norm(vectors, axis=2, keepdims=True)
             directions = vectors / np.where(lengths > 0, lengths, 1.0)
             extent = np.linalg.svd(directions, compute_uv=False).prod(axis=1)
-            flat = those[extent <= _FLAT]
+            flat = members[extent <= _MAX_FLATNESS]
             if len(flat):
                 raise ValueError(
                     f"cells: the periodic vectors of frame {flat[0]} span no volume: "
                     f"{full[flat[0]][pattern].tolist()}"
                 )
         # the last right singular vectors are normal to all periodic vectors
-        normals = np.linalg.svd(full[those])[2][:, pattern.sum() :]
-        full[np.ix_(those, ~pattern)] = normals
+        normals = np.linalg.svd(full[members])[2][:, pattern.sum() :]
+        full[np.ix_(members, ~pattern)] = normals
     return full
 
 
 def checked_species(species: Sequence[str | int], z: NDArray[np.int64]) -> list[int]:
-    """Atomic numbers of ``species``, sorted and each once; every atom must be among them."""
-    known = {atomic_numbers.get(s, 0) if isinstance(s, str) else int(s) for s in species}
-    if not known or min(known) < 1 or max(known) >= len(chemical_symbols):
+    """Sorted, distinct atomic numbers of ``species``.
+
+    Raises
+    ------
+    ValueError
+        ``species`` is empty or not of elements, or an atom in ``z`` is not among them.
+    """
+    allowed = {atomic_numbers.get(s, 0) if isinstance(s, str) else int(s) for s in species}
+    if not allowed or min(allowed) < 1 or max(allowed) >= len(chemical_symbols):
         raise ValueError(f"species: {list(species)} must name one or more chemical elements")
-    foreign = sorted(set(z.tolist()) - known)
+    foreign = sorted(set(z.tolist()) - allowed)
     if foreign:
         raise ValueError(
             f"numbers: {foreign} are not among the species "
-            f"{[chemical_symbols[number] for number in sorted(known)]}"
+            f"{[chemical_symbols[number] for number in sorted(allowed)]}"
         )
-    return sorted(known)
+    return sorted(allowed)
 
 
 def check_settings(
@@ -104,7 +125,7 @@ def check_settings(
     dtype: DTypeLike,
     n_threads: int,
 ) -> None:
-    """Raise ValueError for the first setting out of its range."""
+    """Raise ValueError for the first setting that is out of range."""
     checks = (
         ("r_cut", r_cut, np.isfinite(r_cut) and r_cut > 1, "a radius of more than 1 Å"),
         ("n_max", n_max, n_max >= 1, "at least 1"),
@@ -119,21 +140,21 @@ def check_settings(
             raise ValueError(f"{name}: {value!r}; need {wanted}")
 
 
-def check_choices(compression: str, radial_table: str, engine: str) -> None:
+def check_choices(compression: str, radial_table: str, implementation: str) -> None:
     """Raise ValueError for the first choice that does not exist."""
     for name, value, choices in (
         ("compression", compression, get_args(Compression)),
         ("radial_table", radial_table, get_args(RadialAccuracy)),
-        ("engine", engine, get_args(Engine)),
+        ("implementation", implementation, get_args(Implementation)),
     ):
         if value not in choices:
             raise ValueError(f"{name}: {value!r}; need one of {choices}")
 
 
 def channel_pairs(n_species: int, compression: Compression = "off") -> list[tuple[int, int]]:
-    """Pairs of densities that are multiplied; ``n_species`` stands for the sum of all species.
+    """Pairs of densities that are multiplied; index ``n_species`` is the sum of all species.
 
-    The densities are those of Darby, Kermode and Csányi, npj Comput. Mater. 8, 166 (2022).
+    The compressions are those of Darby, Kermode and Csányi, npj Comput. Mater. 8, 166 (2022).
     """
     each = range(n_species)
     if compression == "off":
@@ -153,7 +174,10 @@ def n_soap_features(
     compression: Compression = "off",
     average: Average = "outer",
 ) -> int:
-    """Length of one power spectrum: every unordered pair of (species, n) channels for every l."""
+    """Number of features of one power spectrum.
+
+    Each unordered pair of (species, n) channels gives one feature for each l.
+    """
     each = sum(
         n_max * (n_max + 1) // 2 if one == other else n_max**2
         for one, other in channel_pairs(n_species, compression)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip_assets.descriptors.frames import RadialAccuracy
-from mlip_assets.descriptors.layout import padded_channels
+from mlip_assets.descriptors.kernels.memory_layout import padded_channels
 from mlip_assets.descriptors.reference import Array, Extended, gto_basis, neighbour_radius
 
 #: Degree of the polynomials, and the error allowed beside the largest value of each l.

@@ -124,7 +124,7 @@ def generate(folder: Path, n_frames: int, base: Trajectory, seed: int) -> None:
 
 def describe(frames: Path, given: argparse.Namespace) -> None:
     """In a child: describe everything and print what it took as JSON."""
-    from mlip_assets.descriptors import describe_trajectory, soap_power_spectrum
+    from mlip_assets.descriptors import compute_descriptors, soap_power_spectrum
 
     settings = DescriptorSettings(implementation=given.engine, precision=given.precision)
     text = (frames / "trajectory.json").read_text(encoding="utf-8")
@@ -148,7 +148,7 @@ def describe(frames: Path, given: argparse.Namespace) -> None:
         every_s=0,
         on_progress=lambda _: peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss),
     )
-    matrix = describe_trajectory(
+    matrix = compute_descriptors(
         trajectory, settings, ["Si"], given.describe, progress=progress, n_threads=given.threads
     )
     print(

@@ -22,8 +22,8 @@ import pytest
 from ase import Atoms
 
 from mlip_assets.descriptors import reference, soap_power_spectrum
-from mlip_assets.descriptors.kernel import PIECE
-from mlip_assets.descriptors.lanes import vectors_are_supported
+from mlip_assets.descriptors.kernels.llvm_vectors import vectors_are_supported
+from mlip_assets.descriptors.kernels.power_spectra import CHUNK_FRAMES
 from tests.descriptors.structures import copper, oxide, silicon
 
 FULL = os.environ.get("MLIP_BENCHMARKS") == "full"
@@ -120,7 +120,7 @@ def contenders(start: Atoms, n_max: int, l_max: int) -> dict[str, Contender]:
     found = {
         "reference": Contender(ours(1, function=reference.soap_power_spectrum), 1, n_rounds=2),
         "dscribe": Contender(lambda: soap.create(objects), few),
-        "loops": Contender(ours(few, engine="loops"), few),
+        "loops": Contender(ours(few, implementation="scalar"), few),
         KERNEL: Contender(ours(many), many),
         NEW_LISTS: Contender(ours(many, changing), many),
         SINGLE: Contender(ours(many, dtype=np.float32), many),
@@ -208,7 +208,7 @@ def test_kernel_keeps_its_speed(
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_two_threads(workload: str, dtype: str, benchmark: Any) -> None:
     start = WORKLOADS[workload]()
-    n_frames = 2 * PIECE * max(1, 128 // len(start))
+    n_frames = 2 * CHUNK_FRAMES * max(1, 128 // len(start))
     positions, cells = trajectory(start, n_frames)
 
     def run(n_threads: int) -> Any:

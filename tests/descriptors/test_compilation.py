@@ -16,7 +16,7 @@ import pytest
 
 import mlip_assets
 from mlip_assets.descriptors import reference, soap_power_spectrum
-from mlip_assets.descriptors.kernel import PIECE
+from mlip_assets.descriptors.kernels.power_spectra import CHUNK_FRAMES
 
 PACKAGE = Path(mlip_assets.__file__).parent
 CRYSTAL = {
@@ -177,10 +177,10 @@ def test_never_older_than_a_helper(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, project / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     assert_right(result(start(cache, ONE_CALL, 2, project=project))["features"])
     for helper, before, after in (
-        ("lanes.py", "self.builder.fsub(", "self.builder.fadd("),
+        ("llvm_vectors.py", "self.builder.fsub(", "self.builder.fadd("),
         ("neighbours.py", "image] - centre[1]", "image] - centre[0]"),
     ):
-        path = project / PACKAGE.name / "descriptors" / helper
+        path = project / PACKAGE.name / "descriptors" / "kernels" / helper
         changed = swapped(path, before, after)
         told = result(start(cache, ONE_CALL, 2, project=project))
         assert told["n_compiled"] > 0
@@ -204,7 +204,7 @@ def swapped(path: Path, before: str, after: str) -> Callable[[], object]:
 
 def test_any_number_of_threads_gives_the_same_bytes() -> None:
     rng = np.random.default_rng(0)
-    n_frames = 2 * PIECE + 50
+    n_frames = 2 * CHUNK_FRAMES + 50
     positions = np.array(CRYSTAL["positions"]) + rng.normal(0, 0.1, (n_frames, 2, 3))
     settings = SETTINGS | {"n_max": 4, "l_max": 3}
     one, two, three = (

@@ -17,14 +17,15 @@ from mlip_assets.campaign import DescriptorSettings
 from mlip_assets.common.progress import Progress, ProgressReport
 from mlip_assets.descriptors import (
     DescriptorMatrix,
-    describe_size,
-    describe_trajectory,
+    compute_descriptors,
     descriptor_schema,
     n_soap_features,
+    size_message,
     soap_power_spectrum,
 )
-from mlip_assets.descriptors import matrix as module
-from mlip_assets.descriptors.matrix import commit, n_features, write_part
+from mlip_assets.descriptors import computation as module
+from mlip_assets.descriptors.computation import n_features
+from mlip_assets.descriptors.matrix import commit, write_part
 
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
 
@@ -136,7 +137,7 @@ def written(folder: Path) -> dict[str, tuple[int, int]]:
 def test_frames_of_any_size_are_described_in_order(tmp_path: Path, changes: dict) -> None:
     settings = SETTINGS.model_validate({**SETTINGS.model_dump(), **changes})
     frames = mixed_frames(29)
-    matrix = describe_trajectory(Frames(frames), settings, ["Si", "C"], tmp_path / "d")
+    matrix = compute_descriptors(Frames(frames), settings, ["Si", "C"], tmp_path / "d")
     ids, descriptors = matrix.to_numpy()
     assert ids.tolist() == list(range(100, 129))
     assert descriptors.dtype == np.float32
@@ -150,13 +151,13 @@ def test_frames_of_any_size_are_described_in_order(tmp_path: Path, changes: dict
 def test_batches_and_threads_change_no_byte(tmp_path: Path, batch: int, n_threads: int) -> None:
     frames = mixed_frames(29)
     for name, source, n in (("a", Frames(frames), 2), ("b", Frames(frames, batch), n_threads)):
-        describe_trajectory(source, SETTINGS, ["Si", "C"], tmp_path / name, n_threads=n)
+        compute_descriptors(source, SETTINGS, ["Si", "C"], tmp_path / name, n_threads=n)
     assert len(files(tmp_path / "a")) == 4 + 2  # parts, manifest and lock
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
 def test_handle_knows_its_shape_and_settings(tmp_path: Path) -> None:
-    matrix = describe_trajectory(Frames(mixed_frames(7)), SETTINGS, ["Si", "C"], tmp_path)
+    matrix = compute_descriptors(Frames(mixed_frames(7)), SETTINGS, ["Si", "C"], tmp_path)
     assert (matrix.n_frames, matrix.n_features) == (7, n_soap_features(2, 3, 2))
     assert matrix.settings == {**SETTINGS.stored(), "species": ["C", "Si"]}
     (part,) = tmp_path.glob("*.parquet")
@@ -169,7 +170,7 @@ def test_handle_knows_its_shape_and_settings(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short_parts")
 def test_other_readers_of_parquet_folders_see_the_same(tmp_path: Path) -> None:
-    matrix = describe_trajectory(Frames(mixed_frames(29)), SETTINGS, ["Si", "C"], tmp_path)
+    matrix = compute_descriptors(Frames(mixed_frames(29)), SETTINGS, ["Si", "C"], tmp_path)
     table = pq.read_table(tmp_path)
     assert table["frame_id"].to_pylist() == matrix.to_numpy()[0].tolist()
 
@@ -192,7 +193,7 @@ def test_batches_cover_everything_once_and_stay_small(tmp_path: Path) -> None:
 
 def test_many_small_batches_make_full_row_groups(tmp_path: Path) -> None:
     settings = DescriptorSettings(r_cut=1.1, n_max=1, l_max=0)
-    describe_trajectory(Frames([Atoms("Ar")] * 5000, 100), settings, ["Ar"], tmp_path)
+    compute_descriptors(Frames([Atoms("Ar")] * 5000, 100), settings, ["Ar"], tmp_path)
     first, last = (pq.ParquetFile(part).metadata for part in sorted(tmp_path.glob("*.parquet")))
     assert [(m.num_row_groups, m.num_rows) for m in (first, last)] == [(1, 4096), (1, 904)]
     column = first.row_group(0).column(1)
@@ -207,18 +208,18 @@ def test_large_frames_and_long_descriptors_make_smaller_parts(
     monkeypatch.setattr(module, "_PART_ATOMS", 20)
     monkeypatch.setattr(module, "_CALL_ATOMS", 9)
     frames = [bulk("Si", cubic=True)] * 7 + [bulk("Si", cubic=True).repeat((3, 1, 1))] * 2
-    matrix = describe_trajectory(Frames(frames, 5), SETTINGS, ["Si"], tmp_path / "atoms")
+    matrix = compute_descriptors(Frames(frames, 5), SETTINGS, ["Si"], tmp_path / "atoms")
     sizes = [len(ids) for ids, _ in matrix.iter_batches()]
     assert sizes == [2, 2, 2, 1, 1, 1]
     monkeypatch.undo()
     monkeypatch.setattr(module, "_PART_BYTES", 3 * 4 * matrix.n_features)
-    longer = describe_trajectory(Frames(frames, 5), SETTINGS, ["Si"], tmp_path / "bytes")
+    longer = compute_descriptors(Frames(frames, 5), SETTINGS, ["Si"], tmp_path / "bytes")
     assert [len(ids) for ids, _ in longer.iter_batches()] == [3, 3, 3]
     assert np.allclose(longer.to_numpy()[1], matrix.to_numpy()[1], rtol=1e-6)
 
 
 def test_no_frames_make_an_empty_matrix(tmp_path: Path) -> None:
-    matrix = describe_trajectory(Frames([]), SETTINGS, ["Si"], tmp_path / "d")
+    matrix = compute_descriptors(Frames([]), SETTINGS, ["Si"], tmp_path / "d")
     ids, descriptors = matrix.to_numpy()
     assert ids.shape == (0,)
     assert descriptors.shape == (0, n_soap_features(1, 3, 2))
@@ -232,17 +233,17 @@ def test_interrupted_work_is_resumed_to_the_same_bytes(tmp_path: Path, root: str
     folder = tmp_path / "d" if root == "local" else UPath("memory://interrupted/d")
     frames = mixed_frames(29)
     with pytest.raises(OSError, match="disk lost"):
-        describe_trajectory(Frames(frames, 4, break_after=20), SETTINGS, ["Si", "C"], folder)
-    with pytest.raises(FileNotFoundError, match="never finished; describe the trajectory again"):
+        compute_descriptors(Frames(frames, 4, break_after=20), SETTINGS, ["Si", "C"], folder)
+    with pytest.raises(FileNotFoundError, match="are incomplete; compute them again"):
         DescriptorMatrix(folder).to_numpy()
     before = {file.name: file.stat().st_mtime for file in folder.glob("*.parquet")}
     assert len(before) == 2
     told: list[ProgressReport] = []
     progress = Progress("SOAP", 29, "frames", on_progress=told.append, every_s=0)
-    describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], folder, progress=progress)
+    compute_descriptors(Frames(frames), SETTINGS, ["Si", "C"], folder, progress=progress)
     assert (progress.already_done, progress.done) == (16, 29)
     assert told[1].rate_per_s == 0 < told[2].rate_per_s
-    describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "unbroken")
+    compute_descriptors(Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "unbroken")
     for file in (tmp_path / "unbroken").glob("[!.]*"):
         assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
     assert before.items() <= {f.name: f.stat().st_mtime for f in folder.glob("*.parquet")}.items()
@@ -253,7 +254,7 @@ def test_only_what_changed_is_computed_again(tmp_path: Path) -> None:
     frames = mixed_frames(29)
 
     def describe(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> dict:
-        describe_trajectory(Frames(frames), settings, ["Si", "C"], tmp_path)
+        compute_descriptors(Frames(frames), settings, ["Si", "C"], tmp_path)
         return written(tmp_path)
 
     first = describe(frames)
@@ -271,28 +272,28 @@ def test_only_what_changed_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_an_earlier_matrix_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
-    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
+    compute_descriptors(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
     with pytest.raises(OSError, match="disk lost"):
-        describe_trajectory(Frames(mixed_frames(9), 2, 4), SETTINGS, ["Si", "C"], tmp_path)
+        compute_descriptors(Frames(mixed_frames(9), 2, 4), SETTINGS, ["Si", "C"], tmp_path)
     assert DescriptorMatrix(tmp_path).to_numpy()[1].shape[0] == 4
 
 
 def test_code_of_another_version_shares_no_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
+    compute_descriptors(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
     first = written(tmp_path)
     monkeypatch.setattr(module, "_code_digest", lambda engine: b"other")
-    describe_trajectory(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
+    compute_descriptors(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
     assert not written(tmp_path).keys() & first.keys()
 
 
 def test_a_bad_frame_is_named(tmp_path: Path) -> None:
     frames = mixed_frames(3)
     frames[1].positions[0, 0] = np.nan
-    with pytest.raises(ValueError, match=r"frames 100 to 102.*frame 1 holds NaN"):
-        describe_trajectory(Frames(frames), SETTINGS, ["Si", "C"], tmp_path)
-    with pytest.raises(FileNotFoundError, match="never finished"):
+    with pytest.raises(ValueError, match=r"frames 100 to 102.*frame 1 contains NaN"):
+        compute_descriptors(Frames(frames), SETTINGS, ["Si", "C"], tmp_path)
+    with pytest.raises(FileNotFoundError, match="are incomplete"):
         DescriptorMatrix(tmp_path).validate()
 
 
@@ -301,7 +302,7 @@ def test_a_bad_frame_is_named(tmp_path: Path) -> None:
     [
         ({"numbers": [[14], [14]]}, "frame 7 has 1 numbers and 6 coordinates"),
         ({"numbers": [[14, 14], []]}, "frame 8 has 0 numbers"),
-        ({"numbers": [[14, 14], None]}, "'numbers' holds nulls"),
+        ({"numbers": [[14, 14], None]}, "'numbers' contains nulls"),
     ],
 )
 def test_columns_that_do_not_belong_together(tmp_path: Path, changes: dict, message: str) -> None:
@@ -318,16 +319,16 @@ def test_columns_that_do_not_belong_together(tmp_path: Path, changes: dict, mess
             yield pa.RecordBatch.from_pydict({**columns, **changes}, FRAMES).select(list(wanted))
 
     with pytest.raises(ValueError, match=message):
-        describe_trajectory(Columns(), SETTINGS, ["Si"], tmp_path)
+        compute_descriptors(Columns(), SETTINGS, ["Si"], tmp_path)
 
 
 def test_progress_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     progress = Progress("SOAP", 6, "frames")
     with caplog.at_level(logging.INFO):
-        describe_trajectory(
+        compute_descriptors(
             Frames(mixed_frames(6)), SETTINGS, ["Si", "C"], tmp_path, progress=progress
         )
-    assert "SOAP: 63 numbers a frame" in caplog.text
+    assert "SOAP: 63 features per frame" in caplog.text
     assert "SOAP: 6/6 frames (100 %)" in caplog.text
 
 
@@ -351,7 +352,7 @@ def test_memory_does_not_grow_with_the_number_of_frames(
     progress = Progress("SOAP", 200 * 256, "frames", every_s=0, on_progress=look)
     tracemalloc.start()
     try:
-        matrix = describe_trajectory(Endless(), SETTINGS, ["Si", "C"], tmp_path, progress=progress)
+        matrix = compute_descriptors(Endless(), SETTINGS, ["Si", "C"], tmp_path, progress=progress)
     finally:
         tracemalloc.stop()
     assert len(peaks) == 100
@@ -361,12 +362,12 @@ def test_memory_does_not_grow_with_the_number_of_frames(
 
 def test_long_descriptors_are_said_to_be_long_and_what_helps() -> None:
     settings = DescriptorSettings(n_max=10, l_max=9)
-    said = describe_size(settings, 4)
-    assert said.startswith("8200 numbers a frame; descriptors.compression would make it less: ")
+    said = size_message(settings, 4)
+    assert said.startswith("8200 features per frame; descriptors.compression reduces them: ")
     assert f"mu1nu1 {n_soap_features(4, 10, 9, compression='mu1nu1')}" in said
-    assert describe_size(DescriptorSettings(), 1) == "252 numbers a frame"
+    assert size_message(DescriptorSettings(), 1) == "252 features per frame"
     compressed = settings.model_copy(update={"compression": "mu2"})
-    assert ";" not in describe_size(compressed, 4)
+    assert ";" not in size_message(compressed, 4)
 
 
 @pytest.mark.parametrize(
@@ -393,10 +394,10 @@ def test_another_table_is_refused(tmp_path: Path, table: dict[str, list], messag
 
 @pytest.mark.usefixtures("short_parts")
 def test_a_folder_that_was_tampered_with_is_not_valid(tmp_path: Path) -> None:
-    matrix = describe_trajectory(Frames(mixed_frames(9)), SETTINGS, ["Si", "C"], tmp_path)
+    matrix = compute_descriptors(Frames(mixed_frames(9)), SETTINGS, ["Si", "C"], tmp_path)
     first, second = sorted(tmp_path.glob("*.parquet"))
     first.write_bytes(second.read_bytes())
-    with pytest.raises(ValueError, match="holds 1 frames, 8 were recorded"):
+    with pytest.raises(ValueError, match="contains 1 frames, but the manifest 8"):
         matrix.validate()
     first.unlink()
     with pytest.raises(ValueError, match=r"part-00000.* is missing"):
@@ -406,5 +407,5 @@ def test_a_folder_that_was_tampered_with_is_not_valid(tmp_path: Path) -> None:
     (tmp_path / "_manifest.json").write_text(
         json.dumps({**manifest, "parts": {second.name: 1}}), encoding="utf-8"
     )
-    with pytest.raises(ValueError, match="but the manifest says 63 features"):
+    with pytest.raises(ValueError, match="but the manifest has 63 features"):
         matrix.validate()

@@ -14,7 +14,7 @@ from ase.build import bulk
 
 from mlip_assets.campaign import DescriptorSettings
 from mlip_assets.common.progress import Progress
-from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
+from mlip_assets.descriptors import DescriptorMatrix, compute_descriptors
 from mlip_assets.trajectory import Part, Trajectory, frame_table, write_part
 
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
@@ -25,19 +25,19 @@ VICTIM = """\
 import sys, time
 from pathlib import Path
 from upath import UPath
-from mlip_assets.descriptors import describe_trajectory, matrix
+from mlip_assets.descriptors import compute_descriptors, computation
 from mlip_assets.trajectory import Trajectory
 from tests_of_the_crash import PART_FRAMES, SETTINGS
 
-matrix._PART_FRAMES = PART_FRAMES
-write_part = matrix.write_part
+computation._PART_FRAMES = PART_FRAMES
+write_part = computation.write_part
 def slowly(*arguments):
     time.sleep(0.15)
     write_part(*arguments)
-matrix.write_part = slowly
+computation.write_part = slowly
 root, target = map(Path, sys.argv[1:])
 trajectory = Trajectory.from_json(UPath(root), (root / "trajectory.json").read_text())
-describe_trajectory(trajectory, SETTINGS, ["Si", "C"], target, n_threads=2)
+compute_descriptors(trajectory, SETTINGS, ["Si", "C"], target, n_threads=2)
 """
 
 
@@ -103,13 +103,13 @@ def test_killed_half_way_and_resumed_to_the_same_bytes(
     victim.wait()
     survived = parts_in(target)
     assert N_PARTS // 2 <= len(survived) < N_PARTS
-    with pytest.raises(FileNotFoundError, match="never finished"):
+    with pytest.raises(FileNotFoundError, match="are incomplete"):
         DescriptorMatrix(target).to_numpy()
     (target / ".writing-left.parquet").write_bytes(b"what a kill leaves of a part")
 
-    monkeypatch.setattr("mlip_assets.descriptors.matrix._PART_FRAMES", PART_FRAMES)
+    monkeypatch.setattr("mlip_assets.descriptors.computation._PART_FRAMES", PART_FRAMES)
     progress = Progress("SOAP", trajectory.n_frames, "frames")
-    matrix = describe_trajectory(trajectory, SETTINGS, ["Si", "C"], target, progress=progress)
+    matrix = compute_descriptors(trajectory, SETTINGS, ["Si", "C"], target, progress=progress)
     assert survived.items() <= parts_in(target).items(), "a finished part was written again"
     assert progress.already_done == PART_FRAMES * len(survived)
     matrix.validate()
@@ -117,7 +117,7 @@ def test_killed_half_way_and_resumed_to_the_same_bytes(
     assert matrix.to_numpy()[0].tolist() == ids
 
     unbroken = tmp_path / "unbroken"
-    describe_trajectory(trajectory, SETTINGS, ["Si", "C"], unbroken)
+    compute_descriptors(trajectory, SETTINGS, ["Si", "C"], unbroken)
     assert {f.name: f.read_bytes() for f in target.iterdir()} == {
         f.name: f.read_bytes() for f in unbroken.iterdir()
     }

@@ -55,9 +55,9 @@ def test_same_frames_are_chosen_from_dscribes_descriptors(melting) -> None:
             n_max=8,
             l_max=6,
             sigma=0.5,
-            engine=engine,
+            implementation=implementation,
         ).astype(np.float32)
-        for engine in ("numba", "dscribe")
+        for implementation in ("numba", "dscribe")
     )
     chosen = direct_select(ours, 60, seed=1).indices
     assert len(set(chosen)) == 60

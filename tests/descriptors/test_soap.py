@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from mlip_assets.descriptors import n_soap_features, soap_power_spectrum
 from mlip_assets.descriptors.frames import channel_pairs
-from mlip_assets.descriptors.neighbours import MOST_NEIGHBOURS
+from mlip_assets.descriptors.kernels.neighbours import MAX_NEIGHBOURS
 from mlip_assets.descriptors.reference import neighbour_radius
 from mlip_assets.descriptors.reference import soap_power_spectrum as reference
 from tests.descriptors.structures import STRUCTURES, oxide, shaken, silicon, slab
@@ -107,12 +107,12 @@ def test_averages_equal_those_of_the_reference(build: Any, average: Any) -> None
     atoms = build()
     species = ["C", *set(atoms.symbols)]
     expected = spectrum(atoms, reference, species=species, average=average)
-    for engine in ("numba", "loops"):
-        ours = spectrum(atoms, species=species, average=average, engine=engine)
+    for implementation in ("numba", "scalar"):
+        ours = spectrum(atoms, species=species, average=average, implementation=implementation)
         assert ours.shape == expected.shape
         assert error(ours, expected) <= 1e-8
     if average != "species":
-        theirs = spectrum(atoms, species=species, average=average, engine="dscribe")
+        theirs = spectrum(atoms, species=species, average=average, implementation="dscribe")
         assert error(theirs, expected) <= 3e-11
 
 
@@ -121,7 +121,7 @@ def test_averages_equal_those_of_the_reference(build: Any, average: Any) -> None
 def test_loops_and_vectors_are_the_same_sums(dtype: Any, radial_table: Any) -> None:
     settings = {"n_max": 5, "l_max": 4, "dtype": dtype, "radial_table": radial_table}
     vectors = spectrum(rocksalt(), **settings)
-    loops = spectrum(rocksalt(), **settings, engine="loops")
+    loops = spectrum(rocksalt(), **settings, implementation="scalar")
     assert error(vectors, loops) <= 20 * np.finfo(dtype).eps
 
 
@@ -221,10 +221,10 @@ def test_many_atoms_are_binned() -> None:
     assert error(spectrum(gas), expected) < 1e-12
 
 
-@pytest.mark.parametrize("engine", ["numba", "loops"])
+@pytest.mark.parametrize("implementation", ["numba", "scalar"])
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 1e-6)])
 def test_neighbours_that_are_rounded_up_to_the_radius(
-    dtype: Any, bound: float, engine: Any
+    dtype: Any, bound: float, implementation: Any
 ) -> None:
     """In float32 many distances just inside the radius are the radius; so are a few in float64."""
     radius = neighbour_radius(SMALL["r_cut"], SMALL["sigma"])
@@ -233,7 +233,13 @@ def test_neighbours_that_are_rounded_up_to_the_radius(
     pairs[:, 1] = inside[:, None] * Rotation.random(200, random_state=0).apply([0, 0, 1])
     settings: dict[str, Any] = {"species": ["Ar"], **SMALL}
     ours = soap_power_spectrum(
-        pairs, np.zeros((3, 3)), False, [18, 18], **settings, dtype=dtype, engine=engine
+        pairs,
+        np.zeros((3, 3)),
+        False,
+        [18, 18],
+        **settings,
+        dtype=dtype,
+        implementation=implementation,
     )
     expected = reference(pairs, np.zeros((3, 3)), False, [18, 18], **settings)
     # beyond the radius a neighbour is gone; which side 1e-16 falls on is left to rounding
@@ -247,7 +253,7 @@ def test_neighbours_that_are_rounded_up_to_the_radius(
 def test_shapes_and_types() -> None:
     atoms = silicon()
     assert spectrum(atoms, dtype=np.float32).dtype == np.float32
-    assert spectrum(atoms, dtype=np.float32, engine="dscribe").dtype == np.float32
+    assert spectrum(atoms, dtype=np.float32, implementation="dscribe").dtype == np.float32
     for average, shape in (("outer", (0, 40)), ("off", (0, 64, 40))):
         none = soap_power_spectrum(
             np.empty((0, 64, 3)),
@@ -309,23 +315,26 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
         ({"sigma": 0.0}, "sigma"),
         ({"r_cut": 5000.0, "n_max": 1, "l_max": 0}, "r_cut: 8192 intervals do not resolve"),
         ({"average": "mean"}, "average"),
-        ({"average": "species", "engine": "dscribe"}, "use engine 'numba'"),
+        ({"average": "species", "implementation": "dscribe"}, "use implementation 'numba'"),
         ({"dtype": np.int32}, "dtype"),
         ({"n_threads": 0}, "n_threads"),
         ({"compression": "mu3"}, "compression: 'mu3'"),
         ({"radial_table": "coarse"}, "radial_table: 'coarse'"),
-        ({"engine": "fortran"}, "engine: 'fortran'"),
-        ({"positions": _with(np.zeros((8, 3)), np.nan)}, "positions: frame 0 holds NaN"),
-        ({"positions": _with(np.zeros((8, 3)), 1e200)}, "positions: frame 0 reaches beyond"),
+        ({"implementation": "fortran"}, "implementation: 'fortran'"),
+        ({"positions": _with(np.zeros((8, 3)), np.nan)}, "positions: frame 0 contains NaN"),
+        (
+            {"positions": _with(np.zeros((8, 3)), 1e200)},
+            "positions: frame 0 has coordinates beyond",
+        ),
         ({"positions": np.zeros((8, 2))}, r"positions: shape \(8, 2\)"),
-        ({"positions": np.zeros((1, 0, 3)), "numbers": []}, "with atoms in it"),
-        ({"positions": np.zeros((8, 3))}, "frame 0 has another atom at the place of atom 0"),
+        ({"positions": np.zeros((1, 0, 3)), "numbers": []}, "with at least one atom"),
+        ({"positions": np.zeros((8, 3))}, "frame 0 has another atom at the position of atom 0"),
         ({"numbers": [14] * 7}, r"numbers: shape \(7,\)"),
         ({"numbers": [14.5] * 8}, "integers"),
         ({"cells": np.zeros((3, 3))}, "span no volume"),
         ({"cells": np.ones((3, 3))}, "span no volume"),
         ({"cells": _with(np.eye(3), np.inf)}, "cells: frame 0"),
-        ({"cells": np.eye(3) * 0.1}, f"more than {MOST_NEIGHBOURS} atoms within"),
+        ({"cells": np.eye(3) * 0.1}, f"more than {MAX_NEIGHBOURS} atoms within"),
         ({"cells": np.eye(3) * 0.001}, "images of atoms around the cell"),
         ({"cells": np.zeros((2, 3, 3))}, "cells: shape"),
         ({"pbc": [True, False]}, "pbc: shape"),
@@ -350,7 +359,7 @@ def test_the_bad_frame_of_many_is_named() -> None:
     atoms = rocksalt()
     positions = np.repeat(atoms.positions[None], 400, axis=0)
     positions[311, 2] = positions[311, 1] + atoms.cell[0] - atoms.cell[1]
-    with pytest.raises(ValueError, match="frame 311 has another atom at the place of atom 1"):
+    with pytest.raises(ValueError, match="frame 311 has another atom at the position of atom 1"):
         soap_power_spectrum(
             positions, atoms.cell[:], True, atoms.numbers, species=[11, 17], n_threads=2, **SMALL
         )

@@ -1,4 +1,4 @@
-"""How the kernels lay out channels, harmonics and the products of both in memory."""
+"""Memory layout of radial channels, spherical harmonics and expansion coefficients in the kernels."""
 
 # ruff: noqa: E741 - l is the angular momentum
 
@@ -10,32 +10,35 @@ from math import factorial, pi, prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-#: Neighbours whose harmonics are computed before they are used: few enough to stay in cache, whole
-#: registers, and an odd number of cache lines, so that the rows do not share the same cache sets.
+#: Neighbours whose harmonics are computed before they are used. They stay in cache and fill whole
+#: registers. The number of cache lines is odd, so that the rows do not share the same cache sets.
 BLOCK = 72
 
 
 def padded_channels(n_max: int) -> int:
-    """Radial channels including those that fill up the last vector."""
+    """Radial channels, including those that fill the last vector register."""
     return -(-n_max // 4) * 4
 
 
 def row(l: int, m: int) -> int:
-    """Row of a harmonic; m counts 0, then cosine and sine of 1, 2...: from 0 to 2l."""
+    """Row of a harmonic. ``m`` runs from 0 to 2l: m = 0, then cosine and sine of |m| = 1, 2, …."""
     return l * l + m
 
 
 def monic_recursion(l: int, m: int) -> float:
-    """The b of Q_lm = z Q_(l-1)m - b Q_(l-2)m, the associated Legendre polynomials led by z^(l-m)."""
+    """Coefficient b of the recursion Q_lm = z Q_(l-1)m - b Q_(l-2)m.
+
+    Q_lm are the associated Legendre polynomials with leading term z^(l-m).
+    """
     return (l - 1 - m) * (l - 1 + m) / ((2 * l - 3) * (2 * l - 1))
 
 
 @lru_cache(maxsize=32)
 def row_scales(l_max: int) -> NDArray[np.float64]:
-    """What makes unscaled harmonics orthonormal, times the root of the power spectrum's prefactor.
+    """Factor of each row, ((l_max + 1)²,), applied to the sums over unscaled harmonics.
 
-    With Q_lm led by z^(l-m) instead of the orthonormal harmonic's factor, a coefficient is too
-    small by that factor; π √(8/(2l + 1)) multiplies products of two coefficients.
+    The factor makes the harmonics orthonormal, since Q_lm has the leading term z^(l-m). It also
+    contains the square root of π √(8/(2l + 1)), the prefactor of the power spectrum.
     """
     scales = np.empty((l_max + 1) ** 2)
     for l in range(l_max + 1):

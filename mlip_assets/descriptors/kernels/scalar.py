@@ -1,6 +1,7 @@
-"""The three hot loops of SOAP as plain Numba: to be read, to check the vectors by, and to fall back on.
+"""The three inner loops of SOAP as plain Numba.
 
-:mod:`mlip_assets.descriptors.lanes` holds the same three functions with explicit vectors.
+They document :mod:`.simd`, which contains the same three functions with explicit vector registers,
+and validate it. They run on processors without fused vector instructions.
 """
 
 # ruff: noqa: E741 - l is the angular momentum
@@ -13,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip_assets.common.compilation import compiled
-from mlip_assets.descriptors import layout
+from mlip_assets.descriptors.kernels import memory_layout
 
 Array = NDArray[Any]
-BLOCK = layout.BLOCK
-padded_channels = compiled(layout.padded_channels)
-row = compiled(layout.row)
-monic_recursion = compiled(layout.monic_recursion)
+BLOCK = memory_layout.BLOCK
+padded_channels = compiled(memory_layout.padded_channels)
+row = compiled(memory_layout.row)
+monic_recursion = compiled(memory_layout.monic_recursion)
 
 
 @compiled
@@ -35,12 +36,12 @@ def harmonics(
     intervals: Array,
     fractions: Array,
 ) -> None:
-    """Unscaled harmonics of neighbours, and where each lies in the radial table.
+    """Unscaled harmonics of neighbours, and the position of each in the radial table.
 
     Parameters
     ----------
     l_max
-        Highest angular momentum.
+        Largest angular momentum.
     x, y, z, r2
         Vectors from the centre, Å, and their squares, Å²; none is zero.
     n_neighbours
@@ -48,27 +49,27 @@ def harmonics(
     inverse_spacing
         Intervals of the radial table in 1 Å.
     values
-        Filled at ``row(l, m) * BLOCK + neighbour`` with Q_lm(z/r) times the real or the imaginary
-        part of ((x + iy)/r)^|m|; Q_lm is the associated Legendre polynomial led by z^(l-m).
+        Output, at ``row(l, m) * BLOCK + neighbour``: Q_lm(z/r) times the real or the imaginary part
+        of ((x + iy)/r)^|m|. Q_lm is the associated Legendre polynomial with leading term z^(l-m).
     intervals, fractions
-        Filled with the whole and the fractional part of r times ``inverse_spacing``.
+        Output: integer and fractional part of r times ``inverse_spacing``.
     """
     for neighbour in range(n_neighbours):
         distance = np.sqrt(r2[neighbour])
-        east, north = x[neighbour] / distance, y[neighbour] / distance
-        up = z[neighbour] / distance
+        ux, uy = x[neighbour] / distance, y[neighbour] / distance
+        uz = z[neighbour] / distance
         place = distance * inverse_spacing
         intervals[neighbour] = np.int32(place)
         fractions[neighbour] = place - intervals[neighbour]
         cosine, sine = np.float64(1.0), np.float64(0.0)
         for m in range(l_max + 1):
             if m > 0:
-                cosine, sine = east * cosine - north * sine, north * cosine + east * sine
+                cosine, sine = ux * cosine - uy * sine, uy * cosine + ux * sine
             below, legendre = np.float64(0.0), np.float64(1.0)
             for l in range(m, l_max + 1):
                 if l > m:
                     b = monic_recursion(l, m)
-                    below, legendre = legendre, up * legendre - b * below
+                    below, legendre = legendre, uz * legendre - b * below
                 if m == 0:
                     values[row(l, 0) * BLOCK + neighbour] = legendre
                 else:
@@ -94,11 +95,11 @@ def expand(
     Parameters
     ----------
     n_max, l_max, degree
-        Radial channels, highest angular momentum, degree of the piecewise polynomials.
+        Radial channels, largest angular momentum, degree of the piecewise polynomials.
     values, intervals, fractions, n_neighbours
-        As :func:`harmonics` leaves them.
+        Results of :func:`harmonics`.
     table
-        Of :class:`~mlip_assets.descriptors.radial.RadialTable`, flat.
+        Flat ``values`` of a :class:`~mlip_assets.descriptors.radial.RadialTable`.
     coefficients, start
         The coefficient of (l, m) and channel n is at ``start + row(l, m) * channels + n``.
     """
@@ -107,9 +108,9 @@ def expand(
     radial = np.empty(channels, table.dtype)
     for neighbour in range(n_neighbours):
         t = fractions[neighbour]
-        here = intervals[neighbour] * (l_max + 1) * powers * channels
+        interval_start = intervals[neighbour] * (l_max + 1) * powers * channels
         for l in range(l_max + 1):
-            first = here + l * powers * channels
+            first = interval_start + l * powers * channels
             for n in range(channels):
                 value = table[first + degree * channels + n]
                 for power in range(degree - 1, -1, -1):
@@ -117,9 +118,9 @@ def expand(
                 radial[n] = value
             for m in range(2 * l + 1):
                 harmonic = values[row(l, m) * BLOCK + neighbour]
-                at = start + row(l, m) * channels
+                i = start + row(l, m) * channels
                 for n in range(channels):
-                    coefficients[at + n] += harmonic * radial[n]
+                    coefficients[i + n] += harmonic * radial[n]
 
 
 @compiled
@@ -134,27 +135,27 @@ def add_products(
     products: Array,
     start: int,
 ) -> None:
-    """Add the products over m of two species' coefficients, summed over several centres.
+    """Add the products of two densities' coefficients, summed over m and over several centres.
 
     Parameters
     ----------
     n_max, l_max
-        Radial channels, highest angular momentum.
+        Radial channels, largest angular momentum.
     coefficients, left, right
-        Where the coefficients of either species start for the first centre.
+        Start of the coefficients of the two densities for the first centre.
     n_atoms, stride
-        Number of centres, and from one to the next.
+        Number of centres, and the distance in memory between two of them.
     products, start
-        Σ_m c_nlm c'_n'lm is added at ``start + (l * n_max + n) * channels + n'``.
+        Output: Σ_m c_nlm c'_n'lm is added at ``start + (l * n_max + n) * channels + n'``.
     """
     channels = padded_channels(n_max)
     for atom in range(n_atoms):
         one, other = left + atom * stride, right + atom * stride
         for l in range(l_max + 1):
             for m in range(2 * l + 1):
-                at = row(l, m) * channels
+                i = row(l, m) * channels
                 for n in range(n_max):
-                    factor = coefficients[one + at + n]
-                    to = start + (l * n_max + n) * channels
+                    factor = coefficients[one + i + n]
+                    target = start + (l * n_max + n) * channels
                     for k in range(channels):
-                        products[to + k] += factor * coefficients[other + at + k]
+                        products[target + k] += factor * coefficients[other + i + k]

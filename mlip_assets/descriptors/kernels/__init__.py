@@ -1,0 +1,1 @@
+"""The compiled kernels of SOAP: neighbour lists, harmonics, expansion and products."""
