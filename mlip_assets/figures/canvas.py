@@ -12,6 +12,7 @@ import dagster as dg
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 #: Rows shown of a long table; the whole is in the stored file.
@@ -29,8 +30,12 @@ def markdown(picture: bytes) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
 
 
-def table(rows: Iterable[dict[str, Any]], most: int = TABLE_ROWS) -> dg.MetadataValue:
+def table(
+    rows: Iterable[dict[str, Any]] | pd.DataFrame, most: int = TABLE_ROWS
+) -> dg.MetadataValue:
     """The first rows of a table, numbers rounded to what a reader compares."""
+    if hasattr(rows, "to_dict"):
+        rows = rows.head(most).to_dict("records")
     kept = list(islice(rows, most))
     if not kept:
         return dg.MetadataValue.text("none")
@@ -70,7 +75,7 @@ def legend(axis: Any) -> None:
 
 
 def _readable(value: Any) -> Any:
-    if value is None:
+    if value is None or value != value:  # noqa: PLR0124  not a number: the value is missing
         return ""
     if isinstance(value, float | np.floating):
         return float(f"{value:.5g}")

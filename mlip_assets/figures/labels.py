@@ -7,29 +7,31 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import numpy as np
 
-from mlip_assets.figures.canvas import canvas, png, table
+from mlip_assets.figures.canvas import TABLE_ROWS, canvas, png, table
 
 if TYPE_CHECKING:
     from mlip_assets.labelling import LabelledDatabase
 
+#: Columns of the table of labels.
+LABEL_COLUMNS = [
+    "frame_id",
+    "seed_kind",
+    "n_atoms",
+    "binding_energy_eV_per_atom",
+    "max_force_eV_per_A",
+    "label_key",
+]
 #: Labels named on their scatter: the farthest, beyond so many robust standard deviations.
 NAMED_OUTLIERS, OUTLIER_SCORE = 8, 4.0
 
 
 def label_table(database: LabelledDatabase) -> dg.MetadataValue:
     """Every label beside what the surrogate thought of the frame."""
-    binding = database.binding_energies()
-    return table(
-        {
-            "frame_id": int(atoms.info["frame_id"]),
-            "seed_kind": atoms.info["seed_kind"],
-            "atoms": len(atoms),
-            "binding_energy_eV_per_atom": energy,
-            "max_force_eV_per_A": np.linalg.norm(atoms.arrays["REF_forces"], axis=1).max(),
-            "label_key": atoms.info["label_key"][:12],
-        }
-        for atoms, energy in zip(database.labelled, binding, strict=True)
-    )
+    labels = database.to_dataframe()
+    if labels.empty:
+        return table([])
+    shown = labels[LABEL_COLUMNS].head(TABLE_ROWS)
+    return table(shown.assign(label_key=shown["label_key"].str[:12]))
 
 
 def failure_table(database: LabelledDatabase) -> dg.MetadataValue:

@@ -67,9 +67,7 @@ def assert_equal_atoms(first: Atoms, second: Atoms) -> None:
         np.testing.assert_array_equal(array, second.arrays[name])
 
 
-def test_what_is_saved_is_opened_to_the_last_bit(
-    database: LabelledDatabase, tmp_path: Path
-) -> None:
+def test_opened_database_equals_the_saved_one(database: LabelledDatabase, tmp_path: Path) -> None:
     database.save(tmp_path / "labels")
     opened = LabelledDatabase.open(tmp_path / "labels")
     for a, b in zip(database.labelled, opened.labelled, strict=True):
@@ -85,13 +83,13 @@ def test_what_is_saved_is_opened_to_the_last_bit(
     ]
 
 
-def test_saving_again_replaces_what_was_there(database: LabelledDatabase, tmp_path: Path) -> None:
+def test_saving_again_replaces_the_files(database: LabelledDatabase, tmp_path: Path) -> None:
     database.save(tmp_path)
     database.save(tmp_path)
     assert LabelledDatabase.open(tmp_path) == database
 
 
-def test_the_rows_can_be_searched(database: LabelledDatabase, tmp_path: Path) -> None:
+def test_saved_rows_are_searchable_with_ase(database: LabelledDatabase, tmp_path: Path) -> None:
     database.save(tmp_path)
     rows = connect(tmp_path / "labels.db")
     (row,) = rows.select(walker="crystal-300K-0")
@@ -100,9 +98,7 @@ def test_the_rows_can_be_searched(database: LabelledDatabase, tmp_path: Path) ->
     assert rows.count(config_type="IsolatedAtom") == 1
 
 
-def test_the_export_has_the_keys_that_mace_reads(
-    database: LabelledDatabase, tmp_path: Path
-) -> None:
+def test_saved_extxyz_has_the_keys_of_mace(database: LabelledDatabase, tmp_path: Path) -> None:
     database.save(tmp_path)
     atom, crystal, cluster = read(tmp_path / "labels.extxyz", ":")
     assert atom.info["config_type"] == "IsolatedAtom"
@@ -117,19 +113,19 @@ def test_the_export_has_the_keys_that_mace_reads(
     assert crystal.calc is None
 
 
-def test_binding_is_relative_to_the_free_atoms(database: LabelledDatabase) -> None:
+def test_binding_energies_are_relative_to_isolated_atoms(database: LabelledDatabase) -> None:
     assert database.isolated_energies == {"Si": -0.98}
     np.testing.assert_allclose(database.binding_energies(), [-1.8 + 0.98, -2.0 + 0.98])
     database.labelled[0].symbols[0] = "Ge"
     assert np.isnan(database.binding_energies()).tolist() == [True, False]
 
 
-def test_a_missing_database_is_named(tmp_path: Path) -> None:
+def test_missing_database_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"labels\.db: no such label database"):
         LabelledDatabase.open(tmp_path)
 
 
-def test_labels_of_two_settings_are_not_saved_together(
+def test_saving_labels_of_two_settings_raises_error(
     database: LabelledDatabase, tmp_path: Path
 ) -> None:
     database.labelled[1].info["settings_hash"] = "f" * 64
@@ -138,7 +134,7 @@ def test_labels_of_two_settings_are_not_saved_together(
     assert not (tmp_path / "labels").exists()
 
 
-def test_what_an_earlier_version_saved_is_opened(
+def test_database_of_an_earlier_version_is_opened(
     database: LabelledDatabase, tmp_path: Path
 ) -> None:
     """It knew of no duplicates, core-hours or kinds of failure."""
@@ -152,3 +148,29 @@ def test_what_an_earlier_version_saved_is_opened(
     opened = LabelledDatabase.open(tmp_path)
     assert (opened.n_duplicates, opened.core_hours_spent) == (0, 0.0)
     assert opened.failed[0].reason == "charge sloshes"
+
+
+def test_to_dataframe_has_the_values_of_each_frame(database: LabelledDatabase) -> None:
+    table = database.to_dataframe()
+    crystal, cluster = database.labelled
+    assert table["frame_id"].tolist() == [2**40, 11]
+    assert table["n_atoms"].tolist() == [2, 2]
+    assert table["formula"].tolist() == ["Si2", "Si2"]
+    assert table["label_key"].tolist() == [atoms.info["label_key"] for atoms in (crystal, cluster)]
+    assert table["energy_eV"].tolist() == [atoms.info["REF_energy"] for atoms in (crystal, cluster)]
+    assert table["binding_energy_eV_per_atom"].tolist() == database.binding_energies().tolist()
+    norms = [np.linalg.norm(a.arrays["REF_forces"], axis=1).max() for a in (crystal, cluster)]
+    assert table["max_force_eV_per_A"].tolist() == norms
+    pressure = -np.trace(crystal.info["REF_stress"]) / 3 * 160.21766208
+    assert table["pressure_GPa"][0] == pytest.approx(pressure, rel=1e-6)
+    assert np.isnan(table["pressure_GPa"][1])
+
+
+def test_to_dataframe_of_frames_without_identifiers_has_missing_ones(
+    database: LabelledDatabase,
+) -> None:
+    for atoms in database.labelled:
+        del atoms.info["frame_id"]
+    assert database.to_dataframe()["frame_id"].isna().all()
+    database.labelled.clear()
+    assert database.to_dataframe().empty

@@ -38,7 +38,7 @@ LABEL = Label(
 FAILURE = replace(LABEL, outcome="not_converged", reason="charge sloshes", calculation=None)
 
 
-def test_what_is_committed_is_found_to_the_last_bit(ledger: LabelLedger) -> None:
+def test_find_returns_the_exact_committed_label(ledger: LabelLedger) -> None:
     with ledger.locked():
         ledger.commit(LABEL, STRUCTURE, settings={"cutoff_eV": 250.0})
     found = LabelLedger(ledger.path).find(LABEL.key)
@@ -51,7 +51,7 @@ def test_what_is_committed_is_found_to_the_last_bit(ledger: LabelLedger) -> None
     assert replace(found, calculation=None) == replace(LABEL, calculation=None)
 
 
-def test_a_free_atom_has_no_stress(ledger: LabelLedger) -> None:
+def test_label_of_isolated_atom_has_no_stress(ledger: LabelLedger) -> None:
     calculation = Calculation(-1.0, np.zeros((1, 3)), None)
     with ledger.locked():
         ledger.commit(replace(LABEL, calculation=calculation), isolated_atom("Si"))
@@ -62,7 +62,7 @@ def test_a_free_atom_has_no_stress(ledger: LabelLedger) -> None:
     assert [row.config_type for row in connect(ledger.path).select()] == ["IsolatedAtom"]
 
 
-def test_any_ase_tool_can_search_it(ledger: LabelLedger) -> None:
+def test_ledger_rows_are_searchable_with_ase(ledger: LabelLedger) -> None:
     with ledger.locked():
         ledger.commit(LABEL, STRUCTURE, settings={"cutoff_eV": 250.0})
         ledger.commit(replace(FAILURE, key="c" * 64), STRUCTURE)
@@ -75,7 +75,7 @@ def test_any_ase_tool_can_search_it(ledger: LabelLedger) -> None:
     assert "REF_energy" not in failed
 
 
-def test_a_label_follows_the_failure_and_decides(ledger: LabelLedger) -> None:
+def test_label_after_a_failure_is_the_valid_one(ledger: LabelLedger) -> None:
     ledger.commit(FAILURE, STRUCTURE)
     ledger.commit(LABEL, STRUCTURE)
     assert len(ledger) == 1
@@ -86,7 +86,7 @@ def test_a_label_follows_the_failure_and_decides(ledger: LabelLedger) -> None:
     assert len(list(connect(ledger.path).select(label_key=LABEL.key))) == 2
 
 
-def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_ledger_of_version_1_is_migrated(tmp_path: Path) -> None:
     """Rows alone, of which two are the same structure with its atoms numbered otherwise."""
     path = tmp_path / "labels.db"
     crystal = bulk("NaCl", "rocksalt", a=5.64)
@@ -124,7 +124,7 @@ def test_a_ledger_of_version_1_is_brought_up_to_date(tmp_path: Path) -> None:
     assert failed.outcome == "error"
 
 
-def test_a_ledger_of_a_later_version_is_left_alone(ledger: LabelLedger) -> None:
+def test_ledger_of_a_later_version_raises_value_error(ledger: LabelLedger) -> None:
     ledger.commit(LABEL, STRUCTURE)
     with sqlite3.connect(ledger.path) as database:
         database.execute("PRAGMA user_version = 99")
@@ -132,7 +132,7 @@ def test_a_ledger_of_a_later_version_is_left_alone(ledger: LabelLedger) -> None:
         LabelLedger(ledger.path)
 
 
-def test_one_claim_at_a_time_in_one_process_too(ledger: LabelLedger) -> None:
+def test_claim_is_exclusive_within_one_process(ledger: LabelLedger) -> None:
     claim = ledger.claim("a" * 64)
     assert claim is not None
     assert ledger.claim("a" * 64) is None
@@ -144,7 +144,7 @@ def test_one_claim_at_a_time_in_one_process_too(ledger: LabelLedger) -> None:
     again.release()
 
 
-def test_the_claims_of_a_dead_process_are_free(ledger: LabelLedger) -> None:
+def test_claims_of_a_dead_process_are_free(ledger: LabelLedger) -> None:
     holder = (
         "import os, signal, sys\n"
         "from mlip_assets.labelling import LabelLedger\n"
@@ -156,7 +156,7 @@ def test_the_claims_of_a_dead_process_are_free(ledger: LabelLedger) -> None:
     assert ledger.claim("a" * 64) is not None
 
 
-def test_what_was_started_and_never_ended_is_counted(ledger: LabelLedger) -> None:
+def test_spending_counts_started_running_and_lost_calculations(ledger: LabelLedger) -> None:
     attempt = Attempt(0, {}, "done", "", 1800.0, 9000.0, None)
     ledger.record_start(LABEL.key, 0)  # killed
     ledger.record_start(LABEL.key, 0)
@@ -171,7 +171,7 @@ def test_what_was_started_and_never_ended_is_counted(ledger: LabelLedger) -> Non
     assert ledger.spending().n_lost == 2
 
 
-def test_export_takes_the_last_label_of_each_key(ledger: LabelLedger, tmp_path: Path) -> None:
+def test_export_writes_the_last_label_of_each_key(ledger: LabelLedger, tmp_path: Path) -> None:
     other = replace(LABEL, key="c" * 64, calculation=Calculation(-3.0, np.ones((1, 3)), None))
     ledger.commit(FAILURE, STRUCTURE)
     ledger.commit(LABEL, STRUCTURE)
@@ -189,7 +189,7 @@ def test_export_takes_the_last_label_of_each_key(ledger: LabelLedger, tmp_path: 
         ledger.export(tmp_path / "x.extxyz", settings_hash="f")
 
 
-def test_mixed_settings_are_not_exported_together(ledger: LabelLedger, tmp_path: Path) -> None:
+def test_export_of_mixed_settings_raises_error(ledger: LabelLedger, tmp_path: Path) -> None:
     finer = replace(LABEL, key="c" * 64, settings_hash="e" * 64)
     ledger.commit(LABEL, STRUCTURE, settings={"xc": "PBE", "cutoff_eV": 250.0})
     ledger.commit(finer, STRUCTURE, settings={"xc": "PBE", "cutoff_eV": 400.0})
@@ -204,7 +204,7 @@ def test_mixed_settings_are_not_exported_together(ledger: LabelLedger, tmp_path:
     assert len(read(tmp_path / "labels.extxyz", ":")) == 1
 
 
-def test_an_unknown_key_and_an_empty_ledger(ledger: LabelLedger) -> None:
+def test_empty_ledger_has_no_labels_and_no_file(ledger: LabelLedger) -> None:
     assert ledger.find("0" * 64) is None
     assert len(ledger) == 0
     assert not ledger.path.exists()
@@ -212,7 +212,7 @@ def test_an_unknown_key_and_an_empty_ledger(ledger: LabelLedger) -> None:
         assert ledger.find("0" * 64) is None
 
 
-def test_another_file_is_not_taken_for_a_ledger(tmp_path: Path) -> None:
+def test_file_that_is_not_a_ledger_raises_value_error(tmp_path: Path) -> None:
     file = tmp_path / "labels.db"
     file.write_text("frame,energy\n" * 100)
     with pytest.raises(ValueError, match=r"labels\.db: not a label ledger"):
@@ -220,7 +220,7 @@ def test_another_file_is_not_taken_for_a_ledger(tmp_path: Path) -> None:
     assert file.read_text().startswith("frame")
 
 
-def test_a_lock_dies_with_its_process(ledger: LabelLedger) -> None:
+def test_lock_of_a_dead_process_is_free(ledger: LabelLedger) -> None:
     holder = (
         "import os, signal, sys\n"
         "from mlip_assets.labelling import LabelLedger\n"
@@ -233,3 +233,24 @@ def test_a_lock_dies_with_its_process(ledger: LabelLedger) -> None:
         ledger.commit(LABEL, STRUCTURE)
     with sqlite3.connect(ledger.path) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_to_dataframe_has_the_last_row_of_each_key(ledger: LabelLedger) -> None:
+    assert ledger.to_dataframe().empty
+    atom = replace(LABEL, key="c" * 64, calculation=Calculation(-1.0, np.zeros((1, 3)), None))
+    with ledger.locked():
+        ledger.commit(FAILURE, STRUCTURE)
+        ledger.commit(atom, isolated_atom("Si"))
+        assert ledger.to_dataframe()["energy_eV"].isna().tolist() == [True, False]
+        ledger.commit(LABEL, STRUCTURE)
+    table = ledger.to_dataframe()
+    assert len(table) == len(ledger) == 2
+    assert table["label_key"].tolist() == [atom.key, LABEL.key]
+    assert LABEL.calculation is not None
+    assert table["energy_eV"].tolist() == [-1.0, LABEL.calculation.energy_eV]
+    assert table["config_type"].tolist() == ["IsolatedAtom", "Default"]
+    assert table["formula"].tolist() == ["Si", "Si2"]
+    assert table["n_atoms"].tolist() == [1, 2]
+    assert table["outcome"].tolist() == ["done", "done"]
+    for name in ("engine", "settings_hash", "program", "attempts", "wall_s", "timeout_s", "reason"):
+        assert set(table[name]) == {getattr(LABEL, name)}
