@@ -44,8 +44,8 @@ def label_frames(
 
     Labels in the ledger are reused. A new label is committed when it is finished and is never
     computed again; labels that another process is computing are waited for. A failure is committed
-    with its reason and stops nothing. It is repeated only if ``retry_failed``, if its process died,
-    or if more time, memory or attempts are allowed now. Isolated atoms are computed first.
+    with its reason, and the others continue. It is repeated only if ``retry_failed``, if its process
+    died, or if more time, memory or attempts are allowed now. Isolated atoms are computed first.
 
     Parameters
     ----------

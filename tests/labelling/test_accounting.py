@@ -37,7 +37,7 @@ def database() -> LabelledDatabase:
     )
 
 
-def test_calls_failures_and_core_hours_are_counted(database: LabelledDatabase) -> None:
+def test_labelling_cost_counts_calls_failures_and_core_hours(database: LabelledDatabase) -> None:
     account = labelling_cost(database, n_frames_explored=4000)
     assert (account.n_made, account.n_reused, account.n_duplicates) == (8, 2, 1)
     assert account.failed == {"not_converged": 2, "close_contact": 1}
@@ -46,13 +46,13 @@ def test_calls_failures_and_core_hours_are_counted(database: LabelledDatabase) -
     assert account.core_hours_saved == pytest.approx((400 - 8) * 0.05)
 
 
-def test_without_labels_nothing_is_claimed(database: LabelledDatabase) -> None:
+def test_labelling_cost_without_labels_has_no_saving(database: LabelledDatabase) -> None:
     account = labelling_cost(replace(database, labelled=[]), n_frames_explored=4000)
     assert account.frames_explored_per_label is None
     assert account.core_hours_saved is None
 
 
-def test_sign_and_size_of_binding_are_checked(database: LabelledDatabase) -> None:
+def test_binding_problem_reports_sign_and_size(database: LabelledDatabase) -> None:
     assert binding_problem(database) is None
     assert "no labels" in (binding_problem(replace(database, labelled=[])) or "")
     assert "without an isolated-atom" in (binding_problem(replace(database, isolated=[])) or "")

@@ -18,7 +18,7 @@ from tests.labelling.derivatives import rattled
 @pytest.mark.parametrize(
     ("name", "elements", "k_spacing_per_A"), [("Si", ["Si"], 1.05), ("NaCl", ["Na", "Cl"], 1.0)]
 )
-def test_two_programs_agree(
+def test_gpaw_and_espresso_labels_agree(
     name: str, elements: list[str], k_spacing_per_A: float, pseudo_dojo: Path
 ) -> None:
     """Energy differences within 5 meV an atom, forces within 2 % and 15 meV/Å, stress in 0.5 GPa."""

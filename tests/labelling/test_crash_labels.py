@@ -149,7 +149,7 @@ def check(tmp_path: Path, setting: str, seed: int) -> None:
     )
 
 
-def test_three_kills_of_a_toy_campaign(tmp_path: Path) -> None:
+def test_killed_run_resumes_with_equal_labels_toy_engine(tmp_path: Path) -> None:
     check(tmp_path, TOY, seed=1)
 
 
@@ -159,11 +159,11 @@ def test_three_kills_of_a_toy_campaign(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     not os.environ.get("MLIP_LONG_TESTS"), reason="set MLIP_LONG_TESTS=1; takes five minutes"
 )
-def test_three_kills_of_a_silicon_campaign(tmp_path: Path) -> None:
+def test_killed_run_resumes_with_equal_labels_gpaw(tmp_path: Path) -> None:
     check(tmp_path, GPAW, seed=2)
 
 
-def test_a_killed_child_is_computed_again_next_time(
+def test_killed_calculation_is_repeated_in_next_call(
     toy: ToyEngine, ledger: LabelLedger, calls: Callable[[], list[str]]
 ) -> None:
     from dataclasses import replace
@@ -173,7 +173,7 @@ def test_a_killed_child_is_computed_again_next_time(
     made = []
     thread = Thread(target=lambda: made.append(label_frames([toy_frame("Cu", 1)], slow, ledger)))
     thread.start()
-    while len(calls()) < 2:  # the free atom, then the frame
+    while len(calls()) < 2:  # the isolated atom, then the frame
         time.sleep(0.05)
     os.kill(int(calls()[1].split(":")[2]), 9)
     thread.join()
@@ -201,7 +201,9 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_is_told_and_tears_nothing(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_full_disk_raises_oserror_and_leaves_valid_ledger(
+    toy: ToyEngine, ledger: LabelLedger
+) -> None:
     label_frames([toy_frame("Cu", 1000)], toy, ledger)
     size = ledger.path.stat().st_size + 120_000
     script = FULL.format(here=str(HERE), root=str(ROOT), size=size, ledger=str(ledger.path))

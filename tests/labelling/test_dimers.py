@@ -11,7 +11,7 @@ from mlip_assets.labelling.gates import energy_outliers
 RATIOS = (0.7, 0.85, 1.0, 1.3, 2.0)
 
 
-def test_every_pair_at_every_distance():
+def test_dimers_have_every_pair_at_every_distance():
     made = dimers(["Cu", "Au"], RATIOS)
     assert len(made) == 3 * len(RATIOS)
     assert len({atoms.info["frame_id"] for atoms in made}) == len(made)
@@ -23,7 +23,7 @@ def test_every_pair_at_every_distance():
     assert dimers(["Cu", "Au"], ()) == []
 
 
-def test_labels_of_dimers_are_a_bond(tmp_path):
+def test_dimer_labels_are_repulsive_in_the_core_and_attractive_beyond(tmp_path):
     made = label_frames(dimers(["Cu"], RATIOS), EmtEngine(), LabelLedger(tmp_path / "labels.db"))
     assert [atoms.info["seed_kind"] for atoms in made.labelled] == ["dimer"] * len(RATIOS)
     along = np.array([atoms.arrays["REF_forces"][1, 0] for atoms in made.labelled])
@@ -40,17 +40,17 @@ def test_labels_of_dimers_are_a_bond(tmp_path):
         ({"dimers": [0.4, 1.0]}, r"dimers: 0\.4 is below gates\.min_distance_ratio = 0\.5"),
     ],
 )
-def test_distances_that_cannot_be_computed_are_refused(labelling, message):
+def test_dimer_distances_below_the_gate_are_refused(labelling, message):
     with pytest.raises(ValueError, match=message):
         Campaign(name="si", composition="Si", labelling=labelling)
 
 
-def test_nearer_ones_come_with_a_wider_gate():
+def test_dimers_may_be_nearer_with_a_lower_gate():
     labelling = {"dimers": [0.3], "gates": {"min_distance_ratio": 0.25}}
     assert Campaign(name="si", composition="Si", labelling=labelling).labelling.dimers == (0.3,)
 
 
-def test_a_dimer_is_no_outlier_whatever_its_energy():
+def test_dimer_is_never_an_energy_outlier():
     near_bond = dimers(["Cu"], np.linspace(0.9, 1.2, 12))
     (crushed,) = dimers(["Cu"], [0.3])
     plain = crushed.copy()

@@ -29,7 +29,7 @@ SYSTEMS = pytest.mark.parametrize(
 
 
 @SYSTEMS
-def test_gpaw(
+def test_gpaw_forces_and_stress_equal_finite_differences(
     name: str,
     elements: list[str],
     k_spacing_per_A: float,
@@ -43,7 +43,7 @@ def test_gpaw(
 
 
 @SYSTEMS
-def test_espresso(
+def test_espresso_forces_and_stress_equal_finite_differences(
     name: str,
     elements: list[str],
     k_spacing_per_A: float,

@@ -37,7 +37,7 @@ def flaw(
     return gate_calculation(calculation, GATES, max_net_force_eV_per_A=0.05) or ""
 
 
-def test_a_contact_is_refused_across_the_boundary_too() -> None:
+def test_close_contact_across_the_boundary_is_rejected() -> None:
     near = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=True)
     apart = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=False)
     reason, none = gate_frames([near, apart], GATES)
@@ -58,13 +58,13 @@ def test_a_contact_is_refused_across_the_boundary_too() -> None:
         (Atoms("Si2", [[0, 0, 0], [np.inf, 0, 0]]), "unusable: positions or cell are not finite"),
     ],
 )
-def test_what_the_surrogate_finds_absurd_is_not_paid_for(frame: Atoms, gate: str) -> None:
+def test_frames_with_unphysical_surrogate_results_are_rejected(frame: Atoms, gate: str) -> None:
     (reason,) = gate_frames([frame], GATES)
     assert reason is not None
     assert reason.startswith(gate)
 
 
-def test_an_absurd_surrogate_energy_is_found_among_its_likes() -> None:
+def test_surrogate_energy_outlier_is_rejected_within_its_group() -> None:
     frames = [silicon(energy_eV=-10.0 + 0.01 * i) for i in range(20)]
     frames.append(silicon(energy_eV=-60.0))
     dimer = Atoms("Si2", [[0, 0, 0], [2.3, 0, 0]], info={"surrogate_energy_eV": -4.0})
@@ -75,7 +75,7 @@ def test_an_absurd_surrogate_energy_is_found_among_its_likes() -> None:
     assert reasons[21] is None, "a molecule is no likeness of a crystal"
 
 
-def test_a_sound_label_passes() -> None:
+def test_valid_calculation_passes_the_gates() -> None:
     assert not flaw()
     assert not flaw(stress=np.diag([1.0, 2.0, 3.0]) * GPa)
     assert not flaw(np.zeros((2, 3))), "a perfect crystal has no forces to compare with"
@@ -90,14 +90,14 @@ def test_a_sound_label_passes() -> None:
         ([[0.03, 0, 0], [0.012, 0, 0]], "max_net_force_ratio = 0.25"),
     ],
 )
-def test_forces_must_sum_to_zero_absolutely_and_against_the_largest(
+def test_net_force_is_limited_absolutely_and_relative_to_the_largest(
     forces: list[list[float]], told: str
 ) -> None:
     assert flaw(np.array(forces)).startswith("net_force: ")
     assert told in flaw(np.array(forces))
 
 
-def test_other_flaws_are_named() -> None:
+def test_gate_calculation_names_the_reason() -> None:
     assert flaw(energy_eV=np.nan).startswith("not_finite")
     assert flaw(np.array([[np.inf, 0, 0], [-np.inf, 0, 0]])).startswith("not_finite")
     assert flaw(stress=np.full((3, 3), np.nan)).startswith("not_finite")
@@ -115,7 +115,7 @@ def test_other_flaws_are_named() -> None:
     where=st.integers(0, 1000),
 )
 @settings(deadline=None)
-def test_one_wrong_energy_is_found_and_no_right_one(
+def test_energy_outliers_finds_one_wrong_energy_only(
     energies: np.ndarray, wrong: float, sign: int, where: int
 ) -> None:
     """3 eV/atom apart nothing is an outlier; sixty are one, even where half lie at each end."""
@@ -126,7 +126,7 @@ def test_one_wrong_energy_is_found_and_no_right_one(
     assert np.flatnonzero(found).tolist() == [where % len(frames)]
 
 
-def test_too_few_likes_and_unknown_energies_are_not_judged() -> None:
+def test_energy_outliers_ignores_small_groups_and_unknown_energies() -> None:
     frames = [silicon()] * 7
     assert energy_outliers(frames, np.array([-5.0] * 6 + [90.0]), GATES) == [None] * 7
     frames = [silicon()] * 20

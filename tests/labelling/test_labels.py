@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> N
         time.sleep(0.02)
 
 
-def test_a_label_is_what_the_program_gives(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_label_equals_result_of_the_engine(toy: ToyEngine, ledger: LabelLedger) -> None:
     frame = toy_frame("Cu", 1)
     (labelled,) = label_frames([frame], toy, ledger).labelled
     frame.calc = EMT()
@@ -70,10 +70,12 @@ def test_a_label_is_what_the_program_gives(toy: ToyEngine, ledger: LabelLedger) 
     assert labelled.calc is None
 
 
-def test_nothing_is_computed_twice(toy: ToyEngine, ledger: LabelLedger, calls: Calls) -> None:
+def test_labels_in_the_ledger_are_not_computed_again(
+    toy: ToyEngine, ledger: LabelLedger, calls: Calls
+) -> None:
     frames = [toy_frame("Cu", seed) for seed in range(3)]
     first = label_frames(frames, toy, ledger)
-    assert (first.n_calculated, first.n_reused) == (4, 0)  # with the free atom
+    assert (first.n_calculated, first.n_reused) == (4, 0)  # with the isolated atom
     second = label_frames(frames, toy, LabelLedger(ledger.path))
     assert (second.n_calculated, second.n_reused) == (0, 4)
     assert len(calls()) == 4
@@ -94,7 +96,7 @@ def test_equal_frames_are_computed_once(toy: ToyEngine, ledger: LabelLedger, cal
     np.testing.assert_allclose(database.labelled[1].positions, frames[1].positions)
 
 
-def test_other_physics_is_another_label_but_other_patience_is_not(
+def test_label_key_depends_on_physics_and_not_on_limits(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
     frame = toy_frame("Cu", 1)
@@ -104,7 +106,7 @@ def test_other_physics_is_another_label_but_other_patience_is_not(
     assert label_frames([frame], replace(toy, level=2), ledger).n_calculated == 2
 
 
-def test_every_kind_of_failure_is_kept_apart_and_stops_nothing(
+def test_failures_of_each_kind_are_recorded_and_others_continue(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     symbols = [NEVER_CONVERGES, CONVERGES_LATER, RAISES, IS_KILLED, HANGS, PUSHED, "Cu"]
@@ -134,7 +136,7 @@ def test_every_kind_of_failure_is_kept_apart_and_stops_nothing(
     assert [f.reason for f in database_again.failed] == [f.reason for f in database.failed[:5]]
 
 
-def test_the_raw_output_of_failures_alone_is_kept(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_raw_output_is_kept_for_failures_only(toy: ToyEngine, ledger: LabelLedger) -> None:
     label_frames([toy_frame(NEVER_CONVERGES, 1), toy_frame("Cu", 2)], toy, ledger)
     kept = sorted(p.relative_to(ledger.calculations) for p in ledger.calculations.rglob("toy.txt"))
     assert [path.parts[1] for path in kept] == ["0", "1"]  # two attempts
@@ -143,9 +145,7 @@ def test_the_raw_output_of_failures_alone_is_kept(toy: ToyEngine, ledger: LabelL
     assert str(kept[1].parent) in row.reason
 
 
-def test_failures_are_repeated_when_asked(
-    toy: ToyEngine, ledger: LabelLedger, calls: Calls
-) -> None:
+def test_retry_failed_repeats_failures(toy: ToyEngine, ledger: LabelLedger, calls: Calls) -> None:
     frames = [toy_frame(RAISES, 1)]
     label_frames(frames, toy, ledger)
     assert label_frames(frames, toy, ledger).n_calculated == 0
@@ -154,7 +154,7 @@ def test_failures_are_repeated_when_asked(
     assert again.failed[0].attempts == 1
 
 
-def test_more_retries_go_on_where_the_ladder_ended(
+def test_more_retries_continue_with_the_next_attempt(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     frames = [toy_frame(CONVERGES_LATER, 1)]
@@ -165,7 +165,7 @@ def test_more_retries_go_on_where_the_ladder_ended(
     assert [call.split(":")[1] for call in calls() if call.startswith("AuCu:")] == ["0", "1"]
 
 
-def test_more_time_repeats_what_ran_out_of_it(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_longer_timeout_repeats_timed_out_calculation(toy: ToyEngine, ledger: LabelLedger) -> None:
     slow = replace(toy, pause_s=4.0)
     frames = [toy_frame("Cu", 1)]
     impatient = label_frames(frames, replace(slow, timeout_s=3.0), ledger)
@@ -174,7 +174,7 @@ def test_more_time_repeats_what_ran_out_of_it(toy: ToyEngine, ledger: LabelLedge
     assert len(label_frames(frames, replace(slow, timeout_s=60.0), ledger).labelled) == 1
 
 
-def test_refused_numbers_are_judged_anew_without_a_calculation(
+def test_rejected_calculation_is_checked_again_without_new_calculation(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
     frames = [toy_frame(PUSHED, 1)]
@@ -190,13 +190,13 @@ def test_refused_numbers_are_judged_anew_without_a_calculation(
     assert [row.status for row in connect(ledger.path).select(outcome="refused")] == ["failed"]
 
 
-def test_the_budget_is_kept_and_the_rest_is_deferred(
+def test_budget_of_calls_defers_the_remaining_frames(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     frames = [toy_frame("Cu", seed) for seed in range(4)]
     first = label_frames(frames, toy, ledger, budget=3)
     assert first.n_calculated == len(calls()) == 3
-    assert len(first.labelled) == 2  # the free atom comes first
+    assert len(first.labelled) == 2  # the isolated atom comes first
     assert first.deferred == [102, 103]
     assert not first.failed
     assert label_frames(frames, toy, ledger, budget=0).deferred == [102, 103]
@@ -204,18 +204,18 @@ def test_the_budget_is_kept_and_the_rest_is_deferred(
     assert (last.n_calculated, last.deferred) == (2, [])
 
 
-def test_an_attempt_that_the_budget_cut_short_is_not_paid_twice(
+def test_attempt_before_end_of_budget_is_not_computed_twice(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     frames = [toy_frame(CONVERGES_LATER, 1)]
-    first = label_frames(frames, toy, ledger, budget=3)  # two free atoms, one attempt
+    first = label_frames(frames, toy, ledger, budget=3)  # two isolated atoms, one attempt
     assert (first.deferred, first.n_calculated) == ([101], 3)
     second = label_frames(frames, toy, ledger)
     assert (len(second.labelled), second.n_calculated) == (1, 1)
     assert calls()[-1].split(":")[1] == "1"
 
 
-def test_missing_data_stop_the_call_before_anything_is_computed(
+def test_missing_element_data_raises_before_any_calculation(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     with pytest.raises(EngineError, match="no data for U"):
@@ -223,13 +223,15 @@ def test_missing_data_stop_the_call_before_anything_is_computed(
     assert not calls()
 
 
-def test_no_frames_and_no_workers(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_no_frames_give_no_labels_and_no_workers_are_refused(
+    toy: ToyEngine, ledger: LabelLedger
+) -> None:
     assert label_frames([], toy, ledger).labelled == []
     with pytest.raises(ValueError, match="n_workers = 0"):
         label_frames([toy_frame("Cu", 1)], toy, ledger, n_workers=0)
 
 
-def test_a_result_left_by_a_process_killed_before_its_commit_is_taken(
+def test_result_file_of_killed_process_is_used(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     frame = toy_frame("Cu", 1)
@@ -249,7 +251,7 @@ def test_a_result_left_by_a_process_killed_before_its_commit_is_taken(
     assert [call.split(":")[0] for call in calls()] == ["Cu2", "Cu"]
 
 
-def test_an_interrupted_call_kills_its_children_and_keeps_what_is_done(
+def test_exception_in_callback_kills_children_and_keeps_labels(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     class StopError(Exception):
@@ -281,7 +283,7 @@ label_frames(
 """
 
 
-def test_kill_9_loses_no_label_and_leaves_no_child(
+def test_sigkill_loses_no_label_and_leaves_no_child(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     script = KILLED.format(
@@ -289,7 +291,7 @@ def test_kill_9_loses_no_label_and_leaves_no_child(
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = {process.stdout.readline().strip() for _ in range(3)}  # the free atom and two frames
+    told = {process.stdout.readline().strip() for _ in range(3)}  # the isolated atom and two frames
     wait_for(lambda: len(calls()) >= 4, "the next calculation")
     process.kill()
     process.wait()
@@ -308,7 +310,7 @@ def test_kill_9_loses_no_label_and_leaves_no_child(
     assert np.isfinite(energy)
 
 
-def test_two_processes_do_not_compute_the_same_label(
+def test_two_processes_compute_each_label_once(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     script = KILLED.format(
@@ -319,10 +321,10 @@ def test_two_processes_do_not_compute_the_same_label(
     assert len(calls()) == len(ledger) == 5
 
 
-def test_a_free_atom_without_hunds_rules_is_better_than_none(
+def test_isolated_atom_is_computed_without_spin_after_failure(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
-    """The toy engine cannot fail for a free atom, so its first label is spoilt in the ledger."""
+    """The toy engine cannot fail for an isolated atom, so its first label is spoilt in the ledger."""
     frame = toy_frame("Cu", 1)
     label_frames([frame], toy, ledger)
     (row,) = connect(ledger.path).select(config_type="IsolatedAtom")
@@ -337,7 +339,7 @@ def test_a_free_atom_without_hunds_rules_is_better_than_none(
     assert set(database.isolated_energies) == {"Cu"}
 
 
-def test_a_renumbered_frame_gets_its_own_forces(
+def test_forces_of_permuted_frame_are_in_its_atom_order(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     first = bulk("Cu", cubic=True, a=3.6)
@@ -349,7 +351,7 @@ def test_a_renumbered_frame_gets_its_own_forces(
     second.wrap()
     tolerant = replace(toy, level=1, retries=1)
     database = label_frames([first, second], tolerant, ledger)
-    assert (database.n_duplicates, database.n_calculated) == (1, 4)  # two tries, two free atoms
+    assert (database.n_duplicates, database.n_calculated) == (1, 4)  # two tries, two isolated atoms
     one, two = database.labelled
     np.testing.assert_array_equal(two.arrays["REF_forces"], one.arrays["REF_forces"][order])
     second.calc = EMT()
@@ -358,7 +360,7 @@ def test_a_renumbered_frame_gets_its_own_forces(
     np.testing.assert_array_equal(two.positions, second.positions)
 
 
-def test_gates_spare_calculations_and_tell_why(
+def test_gates_reject_frames_before_calculation_with_reason(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     crushed = toy_frame("Cu", 1)
@@ -374,9 +376,7 @@ def test_gates_spare_calculations_and_tell_why(
     assert len(ledger) == 2
 
 
-def test_an_energy_far_from_its_likes_is_not_trained_on(
-    toy: ToyEngine, ledger: LabelLedger
-) -> None:
+def test_energy_outlier_is_a_failure(toy: ToyEngine, ledger: LabelLedger) -> None:
     frames = [toy_frame("Cu", seed) for seed in range(10)]
     made = label_frames(frames, toy, ledger, compute=InProcess())
     assert not made.failed
@@ -393,7 +393,7 @@ def test_an_energy_far_from_its_likes_is_not_trained_on(
     assert "25.0 below the median of 10 frames of equal composition" in failure.reason
 
 
-def test_core_hours_are_foreseen_counted_and_kept_to(
+def test_core_hours_are_estimated_counted_and_limited(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
     frames = [toy_frame("Cu", seed) for seed in range(12)]

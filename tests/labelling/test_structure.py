@@ -27,7 +27,7 @@ def cluster(seed: int = 0) -> Atoms:
     return Atoms("Si5", positions, cell=[20, 20, 20], pbc=False)
 
 
-def test_the_key_is_of_every_bit() -> None:
+def test_label_key_depends_on_every_bit() -> None:
     other_cell = crystal()
     other_cell.set_cell(other_cell.cell.array * (1 + 1e-15))
     magnetic = crystal()
@@ -42,14 +42,14 @@ def test_the_key_is_of_every_bit() -> None:
 
 
 @given(offset=hnp.arrays(np.float64, 3, elements=st.floats(-30, 30)), size=st.floats(1, 60))
-def test_a_cluster_may_drift_and_its_box_may_differ(offset: np.ndarray, size: float) -> None:
+def test_with_vacuum_makes_drifted_clusters_equal(offset: np.ndarray, size: float) -> None:
     moved = cluster()
     moved.positions += offset
     moved.set_cell([size] * 3)
     assert match_atoms(with_vacuum(moved, 4.0), with_vacuum(cluster(), 4.0)) is not None
 
 
-def test_labels_and_notes_on_the_frame_do_not_change_the_key() -> None:
+def test_label_key_does_not_depend_on_info_and_arrays() -> None:
     noted = crystal()
     noted.info["frame_id"] = 7
     noted.set_array("forces_of_the_surrogate", np.ones((2, 3)))
@@ -57,7 +57,7 @@ def test_labels_and_notes_on_the_frame_do_not_change_the_key() -> None:
     assert key(noted) == key(crystal())
 
 
-def test_a_box_is_made_along_open_directions_alone() -> None:
+def test_with_vacuum_changes_directions_that_are_not_periodic_only() -> None:
     structure = with_vacuum(cluster(), 4.0)
     low, high = structure.positions.min(axis=0), structure.positions.max(axis=0)
     np.testing.assert_allclose(low, 4.0)
@@ -73,7 +73,7 @@ def test_a_box_is_made_along_open_directions_alone() -> None:
     assert boxed_slab.cell[2, 2] == pytest.approx(height + 12.0)
 
 
-def test_a_free_atom_without_a_cell_gets_one() -> None:
+def test_with_vacuum_gives_an_isolated_atom_a_cell() -> None:
     structure = with_vacuum(Atoms("Si"), 4.5)
     np.testing.assert_allclose(structure.cell.array, np.diag([9.0] * 3))
     np.testing.assert_allclose(structure.positions, [[4.5] * 3])
@@ -89,9 +89,9 @@ def test_a_free_atom_without_a_cell_gets_one() -> None:
         (Atoms("Si", cell=[[3, 0, 0], [6, 0, 0], [0, 0, 3]], pbc=True), "zero or parallel"),
     ],
 )
-def test_what_cannot_be_computed_is_named(atoms: Atoms, flaw: str) -> None:
+def test_invalid_reason_names_the_problem(atoms: Atoms, flaw: str) -> None:
     assert flaw in (invalid_reason(atoms) or "")
 
 
-def test_usable_atoms_have_no_flaw() -> None:
+def test_invalid_reason_of_valid_atoms_is_none() -> None:
     assert all(invalid_reason(atoms) is None for atoms in (crystal(), cluster(), Atoms("Si")))

@@ -1,7 +1,7 @@
 """The EMT engine, made to fail: every kind of failure of DFT, as fast as DFT is slow.
 
 The element of an atom decides what goes wrong with a structure, so that one call can meet every
-kind of failure. Free atoms are always fine.
+kind of failure. Isolated atoms are always fine.
 """
 
 from __future__ import annotations

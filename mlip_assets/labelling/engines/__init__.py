@@ -12,7 +12,7 @@ To add an engine, for example for the program ``siesta``:
 3. Add its name to ``LabellingSettings.engine`` in ``mlip_assets/campaign/settings/labelling.py``,
    and its values for fast, standard and strict to ``mlip_assets/campaign/presets.py``.
 4. Write ``tests/labelling/engines/test_siesta.py``, and add the engine to
-   ``tests/labelling/test_finite_differences.py`` and to ``test_settings_hash.py``.
+   ``test_settings_hash.py`` there and to ``tests/labelling/test_finite_differences.py``.
 5. Describe it in ``docs/labelling.md``: program, preset values and errors against differences.
 
 The name of an engine and its ``physics`` are hashed into every label key. Changing them invalidates

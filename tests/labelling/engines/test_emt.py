@@ -13,7 +13,7 @@ from mlip_assets.labelling import Calculation, EmtEngine, EngineError, LabelLedg
 from tests.labelling.derivatives import against_differences, rattled
 
 
-def test_the_differences_find_a_right_and_a_wrong_derivative(
+def test_finite_differences_detect_wrong_forces_and_stress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the DFT engines are measured by, measured on a model that is exact."""
@@ -39,14 +39,14 @@ def test_the_differences_find_a_right_and_a_wrong_derivative(
     assert abs(found.stress_error_GPa) > 0.03
 
 
-def test_it_labels_at_once_and_knows_its_elements(ledger: LabelLedger) -> None:
+def test_emt_labels_its_elements_and_refuses_others(ledger: LabelLedger) -> None:
     (labelled,) = label_frames([bulk("Cu")], EmtEngine(), ledger).labelled
     assert labelled.info["engine"] == "emt"
     with pytest.raises(EngineError, match="no parameters for Si"):
         label_frames([bulk("Si")], EmtEngine(), ledger)
 
 
-def test_no_campaign_takes_it_for_dft(tmp_path: Path) -> None:
+def test_campaign_with_emt_engine_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "copper.yaml"
     file.write_text("name: copper\ncomposition: Cu\nlabelling: {engine: emt}\n")
     with pytest.raises(CampaignError, match=r"labelling.engine: 'emt' is not possible.*gpaw, espr"):

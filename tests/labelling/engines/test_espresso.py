@@ -64,13 +64,13 @@ def silicon(bare: EspressoEngine, pseudo_dojo: Path) -> EspressoEngine:
     return replace(bare, pseudopotentials=upf_files(pseudo_dojo, ["Si"]))
 
 
-def test_files_are_found_by_the_symbol_their_name_begins_with(family: Path) -> None:
+def test_upf_files_are_found_by_first_letters_of_name(family: Path) -> None:
     found = upf_files(family, ["Na", "S", "Si"])
     names = {symbol: Path(path).name for symbol, (path, _) in found.items()}
     assert names == {"Na": "Na_ONCV_PBE-1.2.upf", "S": "s_pbe_v1.4.uspp.F.UPF", "Si": "Si.upf"}
 
 
-def test_all_that_is_missing_or_double_is_told_at_once(family: Path) -> None:
+def test_missing_and_ambiguous_upf_files_are_all_listed(family: Path) -> None:
     (family / "si-other.UPF").write_text("")
     with pytest.raises(EngineError, match=r"no UPF file for Cl, N; several for Si \(Si.upf, si-o"):
         upf_files(family, ["Si", "Cl", "N", "Na"])
@@ -78,7 +78,7 @@ def test_all_that_is_missing_or_double_is_told_at_once(family: Path) -> None:
         upf_files(family / "nowhere", ["Si"])
 
 
-def test_the_hash_is_of_the_files_in_use_not_of_their_place(
+def test_settings_hash_depends_on_file_content_and_not_on_path(
     bare: EspressoEngine, family: Path
 ) -> None:
     moved = family.rename(family.with_name("elsewhere"))
@@ -89,7 +89,7 @@ def test_the_hash_is_of_the_files_in_use_not_of_their_place(
     assert hash_of(replace(bare, pseudopotentials=upf_files(moved, ["Si"]))) != hash_of(bare)
 
 
-def test_an_engine_is_made_of_a_campaign(family: Path) -> None:
+def test_engine_is_created_from_a_campaign(family: Path) -> None:
     file = family.parent / "silicon.yaml"
     text = "name: silicon\ncomposition: {}\nlabelling:\n  engine: espresso\n  pseudopotentials: family\n"
     file.write_text(text.format("Si"))
@@ -103,7 +103,7 @@ def test_an_engine_is_made_of_a_campaign(family: Path) -> None:
         ENGINES["espresso"](load(file).labelling, ["C", "Si"])
 
 
-def test_what_cannot_run_is_told_before_anything_is_computed(
+def test_check_raises_before_any_calculation(
     bare: EspressoEngine, family: Path, ledger: LabelLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = replace(bare, command=sys.executable)
@@ -160,7 +160,7 @@ CONVERGED = "     convergence has been achieved in   9 iterations\n   JOB DONE.\
         ),
     ],
 )
-def test_convergence_is_read_and_not_inferred(
+def test_convergence_is_determined_from_the_output_of_pw(
     output: str, status: int, error: type[Exception], told: str
 ) -> None:
     with pytest.raises(error, match=told):
@@ -170,7 +170,7 @@ def test_convergence_is_read_and_not_inferred(
 
 @pytest.mark.dft
 @pytest.mark.usefixtures("in_a_folder")
-def test_what_is_computed_is_what_was_asked_for(silicon: EspressoEngine) -> None:
+def test_input_of_pw_has_the_settings(silicon: EspressoEngine) -> None:
     silicon.calculate(silicon.prepare(rattled("Si")), attempt=0)
     text = Path("espresso.pwi").read_text()
     assert "'fermi-dirac'" in text
@@ -182,7 +182,9 @@ def test_what_is_computed_is_what_was_asked_for(silicon: EspressoEngine) -> None
 
 
 @pytest.mark.dft
-def test_the_free_atom_is_polarised_and_held(silicon: EspressoEngine, ledger: LabelLedger) -> None:
+def test_isolated_atom_is_polarised_with_fixed_moment(
+    silicon: EspressoEngine, ledger: LabelLedger
+) -> None:
     """Hund's rules are worth about 0.8 eV to silicon."""
     polarised, plain = isolated_atom("Si"), isolated_atom("Si", polarised=False)
     small = replace(silicon, vacuum_A=3.0, cutoff_eV=18 * Rydberg)
@@ -193,7 +195,7 @@ def test_the_free_atom_is_polarised_and_held(silicon: EspressoEngine, ledger: La
 
 
 @pytest.mark.dft
-def test_each_attempt_is_logged_and_the_output_kept(
+def test_each_attempt_is_logged_and_its_output_kept(
     silicon: EspressoEngine, ledger: LabelLedger
 ) -> None:
     hasty = replace(silicon, max_iterations=1, retries=1)
@@ -214,7 +216,7 @@ def test_each_attempt_is_logged_and_the_output_kept(
 
 @pytest.mark.dft
 @pytest.mark.usefixtures("in_a_folder")
-def test_a_safer_attempt_has_the_same_physics(silicon: EspressoEngine) -> None:
+def test_later_attempts_give_the_same_label(silicon: EspressoEngine) -> None:
     usual = silicon.calculate(silicon.prepare(rattled("Si")), attempt=0)
     for attempt in (1, 2, 3):
         rescued = silicon.calculate(silicon.prepare(rattled("Si")), attempt)
@@ -223,7 +225,7 @@ def test_a_safer_attempt_has_the_same_physics(silicon: EspressoEngine) -> None:
 
 
 @pytest.mark.dft
-def test_atoms_on_top_of_each_other_fail_alone(
+def test_frame_with_overlapping_atoms_fails_and_others_continue(
     silicon: EspressoEngine, ledger: LabelLedger
 ) -> None:
     collapsed = rattled("Si")
@@ -261,7 +263,7 @@ def stand_in(tmp_path: Path) -> Callable[[str], str]:
         ),
     ],
 )
-def test_a_program_that_dies_hangs_or_swells_is_ended_and_recorded(
+def test_killed_hanging_and_memory_exceeding_programs_are_recorded(
     bare: EspressoEngine,
     ledger: LabelLedger,
     stand_in: Callable[[str], str],
@@ -290,7 +292,7 @@ label_frames([isolated_atom("Si", polarised=False)], engine, LabelLedger({ledger
 """
 
 
-def test_nothing_goes_on_computing_for_a_killed_run(
+def test_program_ends_when_its_run_is_killed(
     bare: EspressoEngine, ledger: LabelLedger, stand_in: Callable[[str], str]
 ) -> None:
     command = stand_in('echo "$0" $$ > started; exec sleep 600')
@@ -323,7 +325,7 @@ def _running(command: str) -> list[str]:
     return found
 
 
-def test_more_memory_is_worth_another_try(
+def test_larger_memory_limit_repeats_the_calculation(
     bare: EspressoEngine, ledger: LabelLedger, stand_in: Callable[[str], str]
 ) -> None:
     command = stand_in("exec python3 -c 'x = bytearray(10**9)\nimport time; time.sleep(5)'")

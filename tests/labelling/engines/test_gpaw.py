@@ -37,7 +37,7 @@ def silicon(seed: int = 4) -> Atoms:
     return atoms
 
 
-def test_settings_of_a_campaign_become_an_engine() -> None:
+def test_from_settings_takes_the_values_of_a_campaign() -> None:
     explicit = {"cutoff_eV": 321.0, "k_spacing_per_A": 0.3, "energy_convergence_eV": 1e-6}
     settings = LabellingSettings(retries=3, timeout_s=7.0, spin="off", charge=1.0, **explicit)
     engine = GpawEngine.from_settings(settings, ["Si"])
@@ -48,7 +48,7 @@ def test_settings_of_a_campaign_become_an_engine() -> None:
         GpawEngine.from_settings(LabellingSettings(), ["Si"])
 
 
-def test_fixed_occupations_are_refused() -> None:
+def test_zero_smearing_raises_value_error() -> None:
     with pytest.raises(ValueError, match="smearing_eV = 0: fixed occupations"):
         replace(ENGINE, smearing_eV=0.0)
 
@@ -71,11 +71,11 @@ def test_fixed_occupations_are_refused() -> None:
         ({"max_iterations": 5}, False),
     ],
 )
-def test_the_hash_is_of_the_physics_alone(field: dict[str, float], is_physics: bool) -> None:
+def test_settings_hash_depends_on_physics_only(field: dict[str, float], is_physics: bool) -> None:
     assert (hash_of(replace(ENGINE, **field)) != hash_of(ENGINE)) == is_physics  # type: ignore[arg-type]
 
 
-def test_missing_gpaw_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpaw_raises_error_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "gpaw"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "gpaw", None)
@@ -84,7 +84,7 @@ def test_missing_gpaw_is_told_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.dft
-def test_an_element_without_data_is_told_before_anything_is_computed(ledger: LabelLedger) -> None:
+def test_element_without_paw_data_raises_before_any_calculation(ledger: LabelLedger) -> None:
     ENGINE.check(["H", "Si", "Cu"])
     frame = silicon()
     frame.symbols[0] = "U"
@@ -94,7 +94,7 @@ def test_an_element_without_data_is_told_before_anything_is_computed(ledger: Lab
 
 
 @pytest.mark.dft
-def test_a_label_is_what_gpaw_gives_through_ase(ledger: LabelLedger, tmp_path: Path) -> None:
+def test_gpaw_label_equals_direct_calculation_with_ase(ledger: LabelLedger, tmp_path: Path) -> None:
     from gpaw import GPAW, PW
 
     (labelled,) = label_frames([silicon()], ENGINE, ledger, n_workers=2).labelled
@@ -117,7 +117,7 @@ def test_a_label_is_what_gpaw_gives_through_ase(ledger: LabelLedger, tmp_path: P
 
 
 @pytest.mark.dft
-def test_silicon_is_bound_by_its_cohesive_energy(ledger: LabelLedger) -> None:
+def test_binding_energy_of_silicon_is_its_cohesive_energy(ledger: LabelLedger) -> None:
     """PBE with a spin-polarised atom: about 4.5 eV; without spin it would be 0.8 eV less."""
     engine = replace(ENGINE, k_spacing_per_A=0.55)
     database = label_frames([bulk("Si")], engine, ledger)
@@ -130,7 +130,7 @@ def test_silicon_is_bound_by_its_cohesive_energy(ledger: LabelLedger) -> None:
 
 @pytest.mark.dft
 @pytest.mark.usefixtures("in_a_folder")
-def test_the_box_of_a_molecule_does_not_matter() -> None:
+def test_energy_of_molecule_does_not_depend_on_its_cell() -> None:
     dimer = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], cell=[3, 3, 3])  # reaches out of its cell
     engine = replace(ENGINE, cutoff_eV=200, vacuum_A=3.5)
     label = engine.calculate(engine.prepare(dimer), attempt=0)
@@ -143,7 +143,7 @@ def test_the_box_of_a_molecule_does_not_matter() -> None:
 
 
 @pytest.mark.dft
-def test_unconverged_frames_fail_with_gpaws_own_words(ledger: LabelLedger) -> None:
+def test_unconverged_frame_fails_with_end_of_gpaw_output(ledger: LabelLedger) -> None:
     engine = replace(ENGINE, max_iterations=1, retries=1)
     database = label_frames([silicon()], engine, ledger)
     (failure,) = database.failed
@@ -157,7 +157,7 @@ def test_unconverged_frames_fail_with_gpaws_own_words(ledger: LabelLedger) -> No
 
 @pytest.mark.dft
 @pytest.mark.usefixtures("in_a_folder")
-def test_a_safer_attempt_has_the_same_physics() -> None:
+def test_later_attempts_give_the_same_label() -> None:
     coarse = replace(ENGINE, k_spacing_per_A=2.5)  # Γ alone
     hasty = replace(coarse, max_iterations=6)
     with pytest.raises(NotConvergedError, match="in 6 iterations"):
@@ -172,7 +172,7 @@ def test_a_safer_attempt_has_the_same_physics() -> None:
 
 @pytest.mark.dft
 @pytest.mark.usefixtures("in_a_folder")
-def test_a_charge_is_in_the_cell_but_not_in_free_atoms() -> None:
+def test_charge_applies_to_cells_and_not_to_isolated_atoms() -> None:
     neutral = replace(ENGINE, k_spacing_per_A=2.5)
     charged = replace(neutral, charge=1.0)
     energy_eV = charged.calculate(charged.prepare(silicon()), attempt=0).energy_eV
@@ -181,7 +181,7 @@ def test_a_charge_is_in_the_cell_but_not_in_free_atoms() -> None:
 
 
 @pytest.mark.dft
-def test_atoms_on_top_of_each_other_fail_alone(ledger: LabelLedger) -> None:
+def test_frame_with_overlapping_atoms_fails_and_others_continue(ledger: LabelLedger) -> None:
     collapsed = silicon()
     collapsed.positions[1] = collapsed.positions[0] + 1e-3
     let_through = GateSettings(min_distance_ratio=1e-4)
@@ -204,7 +204,7 @@ label_frames(frames, engine, LabelLedger({ledger!r}), on_finished=lambda l: prin
 
 
 @pytest.mark.dft
-def test_kill_9_loses_no_dft_label(ledger: LabelLedger) -> None:
+def test_sigkill_loses_no_dft_label(ledger: LabelLedger) -> None:
     fields = {
         f: getattr(ENGINE, f) for f in ENGINE.__dataclass_fields__ if f not in {"name", "output"}
     }

@@ -14,13 +14,13 @@ from mlip_assets.labelling.structure import with_vacuum
 CUBE = bulk("Si", "diamond", a=5.43, cubic=True)  # 2π/a = 1.157 1/Å
 
 
-def test_k_points_are_no_further_apart_than_asked() -> None:
+def test_k_points_are_within_the_spacing() -> None:
     numbers = [len(k_points(CUBE, spacing)) for spacing in (1.2, 1.157, 0.6, 0.45, 0.3)]
     assert numbers == [1, 8, 8, 27, 64]
 
 
 @pytest.mark.parametrize("spacing_per_A", [0.6, 0.45, 0.3, 0.25])
-def test_k_points_pair_up_and_leave_gamma_out(spacing_per_A: float) -> None:
+def test_k_points_pair_with_their_negative_and_exclude_gamma(spacing_per_A: float) -> None:
     points = k_points(CUBE, spacing_per_A)
     assert np.linalg.norm(points, axis=1).min() > 0.05
     for point in points:
@@ -28,12 +28,12 @@ def test_k_points_pair_up_and_leave_gamma_out(spacing_per_A: float) -> None:
         assert (abs(difference - np.round(difference)) < 1e-12).all(axis=1).sum() == 1
 
 
-def test_even_grids_are_those_of_monkhorst_and_pack() -> None:
+def test_even_grid_equals_monkhorst_pack() -> None:
     np.testing.assert_allclose(k_points(CUBE, 0.3), monkhorst_pack((4, 4, 4)))
 
 
 @pytest.mark.parametrize("spacing_per_A", [1.2, 0.6, 0.45, 0.3, 0.25])
-def test_grid_and_shift_stand_for_the_same_points(spacing_per_A: float) -> None:
+def test_grid_with_shift_gives_the_same_points(spacing_per_A: float) -> None:
     """As Quantum ESPRESSO and VASP read them: points i/n, moved by half a step."""
     size, shifted = k_grid(CUBE, spacing_per_A)
     steps = np.indices(size).reshape(3, -1).T + 0.5 * np.array(shifted)
@@ -45,7 +45,7 @@ def test_grid_and_shift_stand_for_the_same_points(spacing_per_A: float) -> None:
     assert (same.sum(axis=1) == 1).all()
 
 
-def test_open_directions_have_one_k_point() -> None:
+def test_directions_that_are_not_periodic_have_one_k_point() -> None:
     slab = CUBE.copy()
     slab.pbc = [True, True, False]
     points = k_points(with_vacuum(slab, 4.5), 0.45)

@@ -18,14 +18,14 @@ def moments(atoms: Atoms, spin: str) -> list[float]:
     return with_spin(atoms, spin).get_initial_magnetic_moments().tolist()  # type: ignore[arg-type]
 
 
-def test_magnetic_elements_have_spin_and_others_only_when_asked() -> None:
+def test_spin_is_on_for_magnetic_elements_or_by_setting() -> None:
     assert moments(iron(), "auto") == [4.0]
     assert moments(bulk("Si"), "auto") == [0.0, 0.0]
     assert moments(bulk("Si"), "on") == [2.0, 2.0]
     assert moments(bulk("Fe"), "off") == [0.0]  # ASE gives it 2.3
 
 
-def test_moments_that_a_frame_brings_are_kept() -> None:
+def test_moments_of_the_frame_are_kept() -> None:
     antiferromagnet = bulk("Cr", cubic=True)
     antiferromagnet.set_initial_magnetic_moments([1.0, -1.0])
     assert moments(antiferromagnet, "auto") == [1.0, -1.0]
@@ -34,12 +34,12 @@ def test_moments_that_a_frame_brings_are_kept() -> None:
 
 
 @pytest.mark.parametrize("spin", ["auto", "on", "off"])
-def test_free_atoms_stay_in_the_state_they_were_made_in(spin: str) -> None:
+def test_isolated_atom_keeps_its_moment(spin: str) -> None:
     assert moments(isolated_atom("O"), spin) == [2.0]
     assert moments(isolated_atom("O", polarised=False), spin) == [0.0]
 
 
-def test_the_frame_itself_is_left_alone() -> None:
+def test_with_spin_does_not_change_its_argument() -> None:
     frame = iron()
     with_spin(frame, "on")
     assert not frame.get_initial_magnetic_moments().any()

@@ -70,7 +70,9 @@ def rattled(atoms: Atoms) -> Atoms:
     ],
     ids=["Si", "NaCl", "Ar"],
 )
-def test_labels_are_what_the_surrogate_says(engine: TeacherEngine, atoms: Atoms, name: str) -> None:
+def test_teacher_labels_equal_results_of_the_surrogate(
+    engine: TeacherEngine, atoms: Atoms, name: str
+) -> None:
     label = engine.calculate(engine.prepare(atoms), attempt=0)
     known = atoms.copy()
     known.calc = find_surrogate(name, device="cpu", dtype="float32").calculator()
@@ -80,7 +82,7 @@ def test_labels_are_what_the_surrogate_says(engine: TeacherEngine, atoms: Atoms,
 
 
 @pytest.mark.parametrize("symbol", ["Si", "Cu", "O"])
-def test_free_atoms_are_the_measured_cohesion_above_the_element(
+def test_isolated_atom_energy_is_element_plus_cohesive_energy(
     engine: TeacherEngine, symbol: str
 ) -> None:
     free = engine.calculate(engine.prepare(isolated_atom(symbol)), attempt=0)
@@ -105,7 +107,9 @@ def two_atoms(symbols: str, distance_A: float) -> Atoms:
 
 
 @pytest.mark.parametrize("symbols", ["Si2", "OCu", "Ar2", "NaAr"])
-def test_two_atoms_pushed_together_repel_more_and_more(engine: TeacherEngine, symbols: str) -> None:
+def test_dimer_repulsion_grows_monotonically_in_the_core(
+    engine: TeacherEngine, symbols: str
+) -> None:
     core = core_A(*Atoms(symbols).numbers)
     distances = np.linspace(0.3 * core, 0.99 * core, 40)
     labels = [engine.calculate(engine.prepare(two_atoms(symbols, d)), 0) for d in distances]
@@ -125,7 +129,7 @@ def test_two_atoms_pushed_together_repel_more_and_more(engine: TeacherEngine, sy
 
 
 @pytest.mark.parametrize("symbols", ["Si2", "Ar2"])
-def test_the_core_begins_where_the_teacher_ends(engine: TeacherEngine, symbols: str) -> None:
+def test_dimer_energy_is_continuous_at_the_core(engine: TeacherEngine, symbols: str) -> None:
     core = core_A(*Atoms(symbols).numbers)
     inside, outside = (
         engine.calculate(engine.prepare(two_atoms(symbols, core + step)), 0).energy_eV
@@ -134,7 +138,7 @@ def test_the_core_begins_where_the_teacher_ends(engine: TeacherEngine, symbols: 
     assert inside == pytest.approx(outside, abs=0.02)
 
 
-def test_screened_nuclei_agree_with_maces() -> None:
+def test_screened_nuclei_agree_with_zbl_of_mace() -> None:
     import torch
     from mace.modules.radial import ZBLBasis
 
@@ -155,7 +159,7 @@ def test_screened_nuclei_agree_with_maces() -> None:
         assert float(theirs.sum()) == pytest.approx(energy * cut, rel=0.01)
 
 
-def test_argon_meets_other_elements_as_screened_nuclei(engine: TeacherEngine) -> None:
+def test_argon_and_other_elements_interact_as_screened_nuclei(engine: TeacherEngine) -> None:
     mixed = Atoms("ArSi2Ar", [[0, 0, 0], [3, 0, 0], [5.3, 0, 0], [0, 3.8, 0]])
     label = engine.calculate(engine.prepare(mixed), 0)
     argon, silicon = (engine.calculate(engine.prepare(mixed[i]), 0) for i in ([0, 3], [1, 2]))
@@ -168,7 +172,7 @@ def test_argon_meets_other_elements_as_screened_nuclei(engine: TeacherEngine) ->
         engine.calculate(Atoms("ArSi", [[0, 0, 0], [3, 0, 0]], cell=[6, 6, 6], pbc=True), 0)
 
 
-def test_what_chgnet_does_not_know_is_not_labelled(engine: TeacherEngine, tmp_path: Path) -> None:
+def test_frame_with_distant_atom_is_not_labelled(engine: TeacherEngine, tmp_path: Path) -> None:
     apart = Atoms("Si3", [[0, 0, 0], [2.2, 0, 0], [9, 0, 0]])
     made = label_frames(
         [apart, bulk("Si")], engine, LabelLedger(tmp_path / "labels.db"), compute=InProcess()
@@ -179,7 +183,7 @@ def test_what_chgnet_does_not_know_is_not_labelled(engine: TeacherEngine, tmp_pa
     assert made.isolated_energies["Si"] - made.labelled[0].info["REF_energy"] / 2 > 4
 
 
-def test_no_campaign_takes_it_for_dft(tmp_path: Path) -> None:
+def test_campaign_with_teacher_engine_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "copper.yaml"
     file.write_text("name: copper\ncomposition: Cu\nlabelling: {engine: teacher}\n")
     with pytest.raises(CampaignError, match="'teacher' is not possible"):
@@ -187,7 +191,7 @@ def test_no_campaign_takes_it_for_dft(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", CAMPAIGNS, ids=lambda file: file.stem)
-def test_a_campaign_of_the_bundled_model_is_valid(file: Path) -> None:
+def test_campaign_of_the_bundled_model_is_valid(file: Path) -> None:
     campaign = load_campaign(file)
     assert campaign.exploration.surrogate == (
         "lennard-jones" if campaign.composition == "Ar" else "chgnet"
@@ -196,14 +200,12 @@ def test_a_campaign_of_the_bundled_model_is_valid(file: Path) -> None:
     assert set(campaign.elements) <= set(elements)
 
 
-def test_the_campaigns_hold_every_element_it_claims_to_know() -> None:
+def test_campaigns_contain_every_element_of_the_bundled_model() -> None:
     held = {symbol for file in CAMPAIGNS for symbol in load_campaign(file).elements}
     assert held == set(read_description(BUNDLED_FOLDER, BUNDLED_NAME)["elements"])
 
 
-def test_the_pipeline_labels_with_the_teacher_and_goes_on(
-    program: ModuleType, tmp_path: Path
-) -> None:
+def test_pipeline_labels_with_the_teacher_and_resumes(program: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "argon.yaml").write_text(SMALL)
     campaign = load_campaign(tmp_path / "argon.yaml")
     pipeline = program.Pipeline(tmp_path / "work", n_workers=1)
@@ -222,7 +224,7 @@ def test_the_pipeline_labels_with_the_teacher_and_goes_on(
     assert [f.info["label_key"] for f in again.frames] == [f.info["label_key"] for f in made.frames]
 
 
-def test_stiff_frames_weigh_less_and_those_at_rest_more(program: ModuleType) -> None:
+def test_weight_decreases_with_force_and_increases_near_equilibrium(program: ModuleType) -> None:
     def frame(symbols: str, force: float, kind: str = "liquid") -> Atoms:
         atoms = Atoms(symbols, [[0, 0, 0], [2, 0, 0]], info={"seed_kind": kind})
         atoms.arrays["REF_forces"] = np.array([[-force, 0, 0], [force, 0, 0]])
@@ -237,7 +239,7 @@ def test_stiff_frames_weigh_less_and_those_at_rest_more(program: ModuleType) -> 
     assert kind.weight(frame("Ar2", 1.0)) == pytest.approx(100 * 0.5**2)
 
 
-def test_each_pass_goes_beyond_the_ones_before(program: ModuleType) -> None:
+def test_each_pass_excludes_the_labels_of_earlier_passes(program: ModuleType) -> None:
     class Student:
         model_file = Path("student.model")
 

@@ -54,7 +54,7 @@ def mixed_up_salt() -> Atoms:
 
 
 @pytest.mark.usefixtures("in_a_folder")
-def test_the_input_is_complete_and_in_one_order(engine: VaspEngine) -> None:
+def test_vasp_input_is_complete_and_in_one_atom_order(engine: VaspEngine) -> None:
     salt = mixed_up_salt()
     order = engine.write_input(engine.prepare(salt), attempt=0)
     tags = incar()
@@ -76,7 +76,7 @@ def test_the_input_is_complete_and_in_one_order(engine: VaspEngine) -> None:
 
 
 @pytest.mark.usefixtures("in_a_folder")
-def test_the_k_points_are_those_of_the_other_engines(engine: VaspEngine) -> None:
+def test_vasp_k_points_equal_those_of_other_engines(engine: VaspEngine) -> None:
     slab = mixed_up_salt()
     slab.pbc = [True, True, False]
     engine.write_input(engine.prepare(slab), attempt=0)
@@ -84,7 +84,7 @@ def test_the_k_points_are_those_of_the_other_engines(engine: VaspEngine) -> None
 
 
 @pytest.mark.usefixtures("in_a_folder")
-def test_spin_and_charge_are_those_asked_for(engine: VaspEngine) -> None:
+def test_vasp_spin_and_charge_are_those_of_the_settings(engine: VaspEngine) -> None:
     iron = Atoms("Fe", cell=[2.87] * 3, pbc=True)
     engine.write_input(engine.prepare(iron), attempt=0)
     assert (incar()["ISPIN"], incar()["MAGMOM"]) == ("2", "1*4.0000")
@@ -96,7 +96,7 @@ def test_spin_and_charge_are_those_asked_for(engine: VaspEngine) -> None:
 
 
 @pytest.mark.usefixtures("in_a_folder")
-def test_attempts_change_the_way_and_not_the_physics(engine: VaspEngine) -> None:
+def test_attempts_change_numerical_settings_only(engine: VaspEngine) -> None:
     salt, written = engine.prepare(mixed_up_salt()), []
     for attempt in range(4):
         engine.write_input(salt, attempt)
@@ -106,7 +106,7 @@ def test_attempts_change_the_way_and_not_the_physics(engine: VaspEngine) -> None
     assert changed <= {"ALGO", "AMIX", "BMIX", "NELM"}
 
 
-def test_potcars_are_found_and_hashed(engine: VaspEngine, potcars: Path) -> None:
+def test_potcar_files_are_found_and_hashed(engine: VaspEngine, potcars: Path) -> None:
     assert Path(engine.pseudopotentials["Fe"][0]).parent.name == "Fe"  # the plain one is there
     with pytest.raises(EngineError, match="no POTCAR for Cu"):
         potcar_files(potcars, ["Cu", "Na"])
@@ -126,7 +126,9 @@ def test_potcars_are_found_and_hashed(engine: VaspEngine, potcars: Path) -> None
         ("vasp.6.4.2 20Jul23", RuntimeError),
     ],
 )
-def test_convergence_is_read_from_the_outcar(said: str, error: type[Exception] | None) -> None:
+def test_convergence_is_determined_from_the_outcar(
+    said: str, error: type[Exception] | None
+) -> None:
     outcar = f" Iteration 1( 12)\n ------------------------ {said} ---------\n"
     if error is None:
         _check_convergence(outcar, 0, 100)
@@ -174,7 +176,7 @@ VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
 
 
 @pytest.mark.usefixtures("in_a_folder")
-def test_results_are_the_free_energy_in_the_order_of_the_frame(
+def test_vasp_results_are_free_energy_and_forces_in_frame_order(
     engine: VaspEngine, tmp_path: Path
 ) -> None:
     """A script in place of VASP leaves files as VASP does, whose atoms are sorted by element."""

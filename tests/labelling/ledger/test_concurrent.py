@@ -40,7 +40,7 @@ print(made.n_calculated, len(made.labelled), len(made.isolated), made.n_reused)
 
 
 @pytest.mark.slow
-def test_eight_writers_share_a_ledger(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_eight_processes_share_a_ledger(toy: ToyEngine, ledger: LabelLedger) -> None:
     """Each frame is wanted by four writers, at times that chance decides."""
     rng = np.random.default_rng(0)
     shuffled = np.concatenate([rng.permutation(N_FRAMES) for _ in range(4)])
@@ -84,7 +84,7 @@ def test_eight_writers_share_a_ledger(toy: ToyEngine, ledger: LabelLedger) -> No
     assert not list(ledger.calculations.iterdir())
 
 
-def test_a_label_that_another_computes_is_waited_for(
+def test_label_claimed_elsewhere_is_waited_for(
     toy: ToyEngine,
     ledger: LabelLedger,
     calls: Callable[[], list[str]],
@@ -114,7 +114,7 @@ def test_a_label_that_another_computes_is_waited_for(
     assert f"waiting for 1 labels that are being computed by process {os.getpid()}" in caplog.text
 
 
-def test_a_claim_of_a_dead_process_is_taken_over(toy: ToyEngine, ledger: LabelLedger) -> None:
+def test_claim_of_a_process_that_dies_is_taken_over(toy: ToyEngine, ledger: LabelLedger) -> None:
     """It dies while this one waits."""
     frame = toy_frame("Cu", 1)
     (entry,) = ledger.register([toy.prepare(frame)], toy.name, _hash(toy))
@@ -136,7 +136,7 @@ def test_a_claim_of_a_dead_process_is_taken_over(toy: ToyEngine, ledger: LabelLe
     assert (len(database.labelled), database.n_calculated) == (1, 2)
 
 
-def test_a_failure_of_another_process_is_not_repeated_by_those_who_waited(
+def test_failure_committed_elsewhere_is_not_repeated_after_waiting(
     toy: ToyEngine, ledger: LabelLedger, calls: Callable[[], list[str]]
 ) -> None:
     """Two ask to repeat a failure at the same time: one repeats it, both take what comes of it."""

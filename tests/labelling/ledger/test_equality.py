@@ -59,7 +59,7 @@ def renamed(
 
 @given(kind=KINDS, seed=SEEDS)
 @settings(deadline=None, max_examples=150)
-def test_the_same_structure_is_found_and_its_atoms_are_told_apart(kind: str, seed: int) -> None:
+def test_match_atoms_finds_the_permutation_of_equal_structures(kind: str, seed: int) -> None:
     atoms = frame(kind, seed)
     other, order = renamed(atoms, np.random.default_rng(seed), noise_A=0.1 * TOLERANCE_A)
     mine, theirs = with_vacuum(other, 4.0), with_vacuum(atoms, 4.0)
@@ -77,7 +77,7 @@ def test_the_same_structure_is_found_and_its_atoms_are_told_apart(kind: str, see
 
 @given(kind=KINDS, seed=SEEDS)
 @settings(deadline=None, max_examples=100)
-def test_an_atom_moved_by_ten_tolerances_is_another_structure(kind: str, seed: int) -> None:
+def test_match_atoms_refuses_atom_moved_by_ten_tolerances(kind: str, seed: int) -> None:
     atoms, rng = frame(kind, seed), np.random.default_rng(seed)
     other, _ = renamed(atoms, rng)
     move = rng.normal(size=3)
@@ -87,7 +87,7 @@ def test_an_atom_moved_by_ten_tolerances_is_another_structure(kind: str, seed: i
 
 @given(kind=KINDS, seed=SEEDS, noise_A=st.floats(0, 0.4 * TOLERANCE_A))
 @settings(deadline=None, max_examples=150)
-def test_no_equal_structure_is_outside_the_range_that_is_searched(
+def test_fingerprint_of_equal_structure_is_within_tolerance(
     kind: str, seed: int, noise_A: float
 ) -> None:
     atoms = frame(kind, seed)
@@ -100,7 +100,7 @@ def test_no_equal_structure_is_outside_the_range_that_is_searched(
 
 @given(kind=KINDS, seed=SEEDS, noise_A=st.floats(0, 5 * TOLERANCE_A))
 @settings(deadline=None, max_examples=150)
-def test_a_match_is_always_within_the_tolerance(kind: str, seed: int, noise_A: float) -> None:
+def test_match_atoms_is_always_within_the_tolerance(kind: str, seed: int, noise_A: float) -> None:
     """Recomputed the slow way: all differences of places, less one shift along the lattice."""
     atoms = frame(kind, seed)
     mine = with_vacuum(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
@@ -118,7 +118,7 @@ def test_a_match_is_always_within_the_tolerance(kind: str, seed: int, noise_A: f
     assert np.linalg.norm(fractions @ mine.cell.array, axis=1).max() < limit
 
 
-def test_what_changes_forces_stress_or_k_points_is_another_structure() -> None:
+def test_match_atoms_refuses_rotation_strain_supercell_and_moments() -> None:
     atoms = with_vacuum(frame("alloy", 1), 4.0)
     strained, element, turned, magnetic, slab = (atoms.copy() for _ in range(5))
     strained.set_cell(strained.cell.array * 1.001, scale_atoms=True)
@@ -138,7 +138,7 @@ def test_what_changes_forces_stress_or_k_points_is_another_structure() -> None:
 
 @given(seeds=st.lists(SEEDS, min_size=2, max_size=6, unique=True), kind=KINDS)
 @settings(deadline=None, max_examples=15)
-def test_the_ledger_gives_renamed_structures_their_forces(seeds: list[int], kind: str) -> None:
+def test_ledger_gives_forces_in_order_of_permuted_structure(seeds: list[int], kind: str) -> None:
     frames = [
         with_vacuum(frame(kind, seed), 4.0) for seed in (seeds if kind != "perfect" else seeds[:1])
     ]
@@ -167,7 +167,7 @@ def test_the_ledger_gives_renamed_structures_their_forces(seeds: list[int], kind
 
 
 @pytest.mark.parametrize("n_repeat", [2, 5])
-def test_perfect_supercells_are_matched_fast(n_repeat: int) -> None:
+def test_match_atoms_of_perfect_supercell_is_fast(n_repeat: int) -> None:
     """Every atom can take the place of every other; the first candidate must do."""
     import time
 
@@ -178,7 +178,7 @@ def test_perfect_supercells_are_matched_fast(n_repeat: int) -> None:
     assert time.perf_counter() - started < 1.0
 
 
-def test_keys_of_many_alike_structures_are_found_in_milliseconds(tmp_path: Path) -> None:
+def test_register_with_many_similar_structures_takes_milliseconds(tmp_path: Path) -> None:
     """A ledger is asked for each frame of each campaign: it must not compare with all it holds."""
     import time
 
