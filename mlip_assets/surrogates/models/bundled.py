@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 BUNDLED_NAME = "mace-8el"
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 _BLOCK_CLASSES = ("interaction_cls", "interaction_cls_first", "readout_cls")
 _IRREPS = ("hidden_irreps", "MLP_irreps", "edge_irreps")
