@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from ase import Atoms, units
@@ -27,10 +27,14 @@ from mlip_assets.evaluation.learning_curve import LearningPoint
 from mlip_assets.evaluation.pair_curves import PairCurve, isolated_atom_energy, pair_curves
 from mlip_assets.evaluation.phonons import GammaPhonons, gamma_phonons
 from mlip_assets.evaluation.stability import StabilityTest, run_stability_tests
+from mlip_assets.evaluation.tables import ReportTable, report_rows
 from mlip_assets.training.errors import Properties, compute_errors, predict_with, references
 from mlip_assets.training.labels import dataset_sha256, formation_energy, structure_sha256
 from mlip_assets.training.model import TrainedModel
 from mlip_assets.training.splits import HeldOut
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +122,26 @@ class ModelReport:
     def is_stable(self) -> bool:
         """Whether no guard stopped the dynamics at any temperature."""
         return all(test.stopped_by is None for test in self.stability_tests)
+
+    def to_dataframe(self, table: ReportTable = "learning_curve") -> pd.DataFrame:
+        """One of the tables of the report.
+
+        Parameters
+        ----------
+        table
+            ``learning_curve``: one row per round, errors against the number of labels.
+            ``errors``: of each predictor on the held-out labels; of the model also ``grouped_by``
+            ``seed_kind`` and ``temperature_K``. ``crystals``: properties of the crystal, one row per
+            predictor. ``stability_tests``: one row per temperature.
+
+        Raises
+        ------
+        ValueError
+            There is no such table.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(report_rows(self, table))
 
     def save(self, folder: Path) -> None:
         """Write the pictures and, last, ``report.json``, which commits them."""

@@ -10,6 +10,8 @@ import numpy as np
 from mlip_assets.figures.canvas import canvas, png, table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mlip_assets.training import TrainedModel
 
 #: Title of a panel of the training curve -> the lines in it, by their names in the curve.
@@ -56,11 +58,19 @@ def parity_plot(trained: TrainedModel) -> bytes:
 
 def error_table(trained: TrainedModel) -> dg.MetadataValue:
     """Errors by split, beside those of the mean predictor, and by kind of seed on the test set."""
-    metrics = trained.metrics
-    rows = [(name, errors) for name, errors in metrics["splits"].items()]
-    rows += [(f"{name}: mean predictor", e) for name, e in metrics["mean_predictor"].items()]
-    rows += [(f"test: {kind}", e) for kind, e in metrics["by_seed_kind"].get("test", {}).items()]
-    return table({"set": name, **errors} for name, errors in rows)
+    errors = trained.to_dataframe()
+    of_kinds = (errors["grouped_by"] == "seed_kind") & (errors["split"] == "test")
+    shown = errors[(errors["grouped_by"] == "none") | of_kinds]
+    of_all = shown["predictor"].map({"model": "", "mean_predictor": ": mean predictor"})
+    parts = of_all.where(shown["group"] == "all", ": " + shown["group"])
+    return table(named_errors(shown, "set", shown["split"] + parts))
+
+
+def named_errors(errors: pd.DataFrame, column: str, names: pd.Series) -> pd.DataFrame:
+    """The errors with one column of names in front, in place of several."""
+    values = errors.loc[:, "n_frames":]  # type: ignore[misc]
+    values.insert(0, column, names)
+    return values
 
 
 def training_curve(trained: TrainedModel) -> bytes:

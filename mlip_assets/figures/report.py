@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import numpy as np
 
 from mlip_assets.figures.canvas import COLOURS, canvas, png, table
+from mlip_assets.figures.model import named_errors
 
 if TYPE_CHECKING:
     from mlip_assets.evaluation import ModelReport
@@ -39,29 +39,20 @@ def report_pictures(report: ModelReport) -> dict[str, bytes]:
 
 def comparison_table(report: ModelReport) -> dg.MetadataValue:
     """Errors on the held-out labels: the model, what was there before, and its own by group."""
-    rows = [*report.held_out.items()]
-    rows += [(f"model: {kind}", errors) for kind, errors in report.by_seed_kind.items()]
-    rows += [(f"model: {t} K", errors) for t, errors in report.by_temperature.items()]
-    return table({"of": name, **errors} for name, errors in rows)
+    errors = report.to_dataframe("errors")
+    groups = ": " + errors["group"] + errors["grouped_by"].map({"temperature_K": " K"}).fillna("")
+    names = errors["predictor"] + groups.where(errors["group"] != "all", "")
+    return table(named_errors(errors, "of", names))
 
 
 def crystal_table(report: ModelReport) -> dg.MetadataValue:
     """What the crystal is by the model and by the surrogate."""
-    return table(_crystal_row(name, crystal) for name, crystal in report.crystals.items())
+    return table(report.to_dataframe("crystals"))
 
 
 def trial_table(report: ModelReport) -> dg.MetadataValue:
     """How the dynamics ended at every temperature."""
-    return table(
-        {
-            "temperature_K": trial.temperature_K,
-            "steps": trial.n_steps,
-            "stopped_by": trial.stopped_by or "",
-            "drift_meV_per_atom_per_ps": trial.drift_meV_per_atom_per_ps,
-            "rdf_difference_from_surrogate": trial.rdf_difference,
-        }
-        for trial in report.stability_tests
-    )
+    return table(report.to_dataframe("stability_tests"))
 
 
 def uncertainty_table(report: ModelReport) -> dg.MetadataValue:
@@ -73,7 +64,7 @@ def uncertainty_table(report: ModelReport) -> dg.MetadataValue:
 
 def learning_table(report: ModelReport) -> dg.MetadataValue:
     """The models of the campaign's rounds on the labels that are held out now."""
-    return table(asdict(point) for point in report.learning_curve)
+    return table(report.to_dataframe("learning_curve"))
 
 
 def _learning_curve(report: ModelReport) -> bytes:
@@ -102,23 +93,6 @@ def _learning_curve(report: ModelReport) -> bytes:
     axes[0].legend(frameon=False)
     figure.suptitle("rounds of the campaign, all on the labels held out now")
     return png(figure)
-
-
-def _crystal_row(name: str, crystal: Any) -> dict[str, Any]:
-    curve, stiffness, phonons = crystal.equation_of_state, crystal.stiffness, crystal.phonons
-    return {
-        "of": name,
-        "volume_A3_per_atom": curve and curve.volume_A3_per_atom,
-        "bulk_modulus_GPa": curve and curve.bulk_modulus_GPa,
-        "shear_modulus_GPa": stiffness and stiffness.shear_modulus_GPa,
-        **{
-            f"{c}_GPa": ((stiffness and stiffness.cubic_GPa) or {}).get(c)
-            for c in ("C11", "C12", "C44")
-        },
-        "highest_frequency_per_cm": phonons and phonons.frequencies_per_cm[-1],
-        "imaginary_modes": phonons and phonons.n_imaginary,
-        "flaw": crystal.flaw or "",
-    }
 
 
 def _calibration(uncertainty: dict[str, Any]) -> bytes:

@@ -16,6 +16,7 @@ from mlip_assets.common.files import sha256_of_file, write_atomically, write_tex
 from mlip_assets.surrogates.mace_calculator import mace_calculator
 
 if TYPE_CHECKING:
+    import pandas as pd
     from ase.calculators.calculator import Calculator
 
 MODEL_NAME, PARITY_NAME, METRICS_NAME = "model.model", "parity.npz", "metrics.json"
@@ -72,6 +73,33 @@ class TrainedModel:
         """
         scale = self.metrics.get("uncertainty", {}).get("scale")
         return None if scale is None else scale * spread
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Errors, one row per set of frames and predictor.
+
+        ``split`` is ``train``, ``valid`` or ``test``; ``predictor`` is ``model`` or
+        ``mean_predictor``. Where ``grouped_by`` is ``seed_kind`` or ``temperature_K``, the row is of
+        the frames of one ``group``; else it is ``none``, and ``group`` is ``all``. Then ``n_frames``
+        and the errors of :func:`mlip_assets.training.evaluate`, with units in their names.
+        """
+        import pandas as pd
+
+        keys = ("split", "predictor", "grouped_by", "group")
+        rows = [
+            ((split, predictor, "none", "all"), errors)
+            for predictor, name in (("model", "splits"), ("mean_predictor", "mean_predictor"))
+            for split, errors in self.metrics[name].items()
+        ]
+        rows += [
+            ((split, "model", grouped_by, group), errors)
+            for grouped_by, name in (
+                ("seed_kind", "by_seed_kind"),
+                ("temperature_K", "by_temperature"),
+            )
+            for split, groups in self.metrics[name].items()
+            for group, errors in groups.items()
+        ]
+        return pd.DataFrame([dict(zip(keys, of, strict=True)) | errors for of, errors in rows])
 
     def save(self, folder: Path) -> None:
         """Write models, ``parity.npz`` and, last, ``metrics.json``, which commits them.

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 
-from mlip_assets.evaluation import ModelReport, report_on
-from mlip_assets.figures import report_pictures
-from mlip_assets.release import judge
+from mlip_assets.evaluation import LearningPoint, ModelReport, make_report
+from mlip_assets.figures import comparison_table, report_pictures
+from mlip_assets.release import decide_promotion
 from mlip_assets.training import HeldOut, split_labels
 from mlip_assets.training.committee import calibrate
 
@@ -42,7 +42,7 @@ def held_out(labelled, settings):
 
 @pytest.fixture(scope="module")
 def report(trained, labelled, isolated_energies, held_out):
-    return report_on(
+    return make_report(
         trained,
         labelled,
         isolated_energies,
@@ -51,24 +51,24 @@ def report(trained, labelled, isolated_energies, held_out):
         promoted=trained,
         temperatures_K=(300.0,),
         timestep_fs=2.0,
-        trial_steps=200,
+        stability_steps=200,
         seed=0,
     )
 
 
-def test_all_are_compared_on_the_same_labels(report, trained):
+def test_report_compares_all_potentials_on_the_same_labels(report, trained):
     errors = report.held_out
     assert set(errors) == {"model", "promoted", "surrogate", "mean_predictor"}
     assert len({found["n_frames"] for found in errors.values()}) == 1
     assert errors["promoted"] == pytest.approx(errors["model"], rel=1e-3)
-    # what made the labels has no error, once it is compared above its own free atoms
+    # what made the labels has no error, once it is compared above its own isolated atoms
     assert errors["surrogate"]["energy_rmse_meV_per_atom"] < 1e-6
     assert errors["surrogate"]["force_rmse_meV_per_A"] < 1e-6
-    verdict = judge(errors, rival_standing=1.0, is_stable=True)
+    verdict = decide_promotion(errors, baseline_ratio=1.0, is_stable=True)
     assert verdict.promoted
 
 
-def test_the_crystal_is_that_of_what_made_the_labels(report):
+def test_report_crystal_agrees_with_potential_of_labels(report):
     model, emt = report.crystals["model"], report.crystals["surrogate"]
     assert emt.equation_of_state.bulk_modulus_GPa == pytest.approx(134, rel=0.03)
     assert model.equation_of_state.volume_A3_per_atom == pytest.approx(
@@ -84,15 +84,15 @@ def test_the_crystal_is_that_of_what_made_the_labels(report):
     assert np.corrcoef(labels, said)[0, 1] > 0.8
 
 
-def test_dynamics_and_pairs_are_there(report):
-    (trial,) = report.trials
+def test_report_contains_stability_tests_and_pair_curves(report):
+    (trial,) = report.stability_tests
     assert report.is_stable
-    assert trial.keeps_energy
+    assert trial.conserves_energy
     assert 0 < trial.rdf_difference < 0.6
     assert [curve.pair for curve in report.pair_curves] == ["Cu-Cu"]
 
 
-def test_a_report_opens_as_it_was_saved(report, tmp_path):
+def test_report_opens_as_saved(report, tmp_path):
     pictures = report_pictures(report)
     assert set(pictures) == {"errors", "crystal", "pair_curves", "radial_distribution"}
     known = replace(report, uncertainty=UNCERTAINTY)
@@ -105,7 +105,7 @@ def test_a_report_opens_as_it_was_saved(report, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_the_pictures_show_something(report):
+def test_report_pictures_are_not_empty(report):
     from matplotlib.image import imread
 
     for png in report_pictures(replace(report, uncertainty=UNCERTAINTY)).values():
@@ -114,7 +114,7 @@ def test_the_pictures_show_something(report):
         assert picture.std() > 0.05
 
 
-def test_other_labels_or_none_held_out_are_refused(trained, labelled, isolated_energies):
+def test_make_report_refuses_other_labels_and_empty_test_set(trained, labelled, isolated_energies):
     asked = {
         "surrogate": EMT(),
         "promoted": None,
@@ -124,6 +124,40 @@ def test_other_labels_or_none_held_out_are_refused(trained, labelled, isolated_e
         "seed": 0,
     }
     with pytest.raises(ValueError, match="not those the model was trained on"):
-        report_on(trained, labelled[1:], isolated_energies, held_out=HeldOut(), **asked)
+        make_report(trained, labelled[1:], isolated_energies, held_out=HeldOut(), **asked)
     with pytest.raises(ValueError, match="none of the labels is held out"):
-        report_on(trained, labelled, isolated_energies, held_out=HeldOut(), **asked)
+        make_report(trained, labelled, isolated_energies, held_out=HeldOut(), **asked)
+
+
+def test_to_dataframe_has_the_tables_of_the_report(report):
+    errors = report.to_dataframe("errors")
+    whole = errors[errors["grouped_by"] == "none"]
+    assert whole["predictor"].tolist() == list(report.held_out)
+    for key in ("n_frames", "force_rmse_meV_per_A", "energy_rmse_meV_per_atom"):
+        assert whole[key].tolist() == [e[key] for e in report.held_out.values()]
+        for grouped_by, groups in (
+            ("seed_kind", report.by_seed_kind),
+            ("temperature_K", report.by_temperature),
+        ):
+            rows = errors[errors["grouped_by"] == grouped_by].set_index("group")
+            assert rows[key].to_dict() == {group: e[key] for group, e in groups.items()}
+    crystals = report.to_dataframe("crystals").set_index("predictor")
+    assert crystals.index.tolist() == list(report.crystals)
+    curve = report.crystals["model"].equation_of_state
+    assert crystals.loc["model", "bulk_modulus_GPa"] == curve.bulk_modulus_GPa
+    (test,) = report.stability_tests
+    (row,) = report.to_dataframe("stability_tests").to_dict("records")
+    assert (row["temperature_K"], row["steps"]) == (test.temperature_K, test.n_steps)
+    points = [LearningPoint(0, 10, 90.0, 4.0), LearningPoint(1, 20, 60.0, None)]
+    table = replace(report, learning_curve=points).to_dataframe()
+    assert table["n_labels"].tolist() == [10, 20]
+    assert table["force_rmse_meV_per_A"].tolist() == [90.0, 60.0]
+    assert table["energy_rmse_meV_per_atom"].isna().tolist() == [False, True]
+    with pytest.raises(ValueError, match="'phonons' is not one of learning_curve, errors"):
+        report.to_dataframe("phonons")
+
+
+def test_comparison_table_of_the_ui_names_predictors_and_groups(report):
+    names = [record.data["of"] for record in comparison_table(report).records]
+    groups = [*report.by_seed_kind, *(f"{t} K" for t in report.by_temperature)]
+    assert names == [*report.held_out, *(f"model: {group}" for group in groups)]
