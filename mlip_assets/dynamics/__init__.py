@@ -1,4 +1,4 @@
-"""Exploration by molecular dynamics: walkers, their guards and their checkpoints."""
+"""Exploration by molecular dynamics: walkers, guards and checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a walker stands, on disk: enough to go on as if it had never stopped."""
+"""The checkpoint of a walker: its complete state on disk, from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -17,41 +17,50 @@ _FILE = "checkpoint.npz"
 
 
 @dataclass(frozen=True)
-class Good:
-    """The last stored frame, from which a retry goes on."""
+class LastValidFrame:
+    """The last stored frame, from which a retry starts."""
 
     step: int
     time_fs: float
     positions: NDArray[np.float64]
+    """``(n_atoms, 3)``, Å."""
     cell: NDArray[np.float64]
+    """``(3, 3)``, Å; rows are the lattice vectors."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a walker stands: enough to go on as if it had never stopped."""
+    """The complete state of a walker; a resumed run gives the frames of an uninterrupted one.
+
+    The file keeps the keys ``good``, ``good_positions`` and ``good_cell`` for the last valid frame.
+    """
 
     step: int
     positions: NDArray[np.float64]
+    """``(n_atoms, 3)``, Å."""
     momenta: NDArray[np.float64]
+    """``(n_atoms, 3)``, in the units of ASE."""
     cell: NDArray[np.float64]
+    """``(3, 3)``, Å; rows are the lattice vectors."""
     barostat: NDArray[np.float64] | None
+    """As :attr:`mlip_assets.dynamics.integrator.Integrator.barostat`."""
     random_state: dict[str, Any]
     energy_eV: float | None
-    """At the last look of the guards."""
-    good: Good
+    """At the last check of the structure by the guards."""
+    last_valid: LastValidFrame
     parts: tuple[Part, ...] = ()
     events: tuple[GuardEvent, ...] = ()
     stopped_by: str | None = None
     wall_s: float = 0.0
 
     def save(self, folder: Path) -> None:
-        """Write it to the folder of a walker, over the one before, whole or not at all."""
+        """Write it to the folder of a walker; the file before is replaced atomically."""
         arrays: dict[str, Any] = {
             "positions": self.positions,
             "momenta": self.momenta,
             "cell": self.cell,
-            "good_positions": self.good.positions,
-            "good_cell": self.good.cell,
+            "good_positions": self.last_valid.positions,
+            "good_cell": self.last_valid.cell,
         }
         if self.barostat is not None:
             arrays["barostat"] = self.barostat
@@ -59,7 +68,7 @@ class Checkpoint:
             "step": self.step,
             "random_state": self.random_state,
             "energy_eV": self.energy_eV,
-            "good": [self.good.step, self.good.time_fs],
+            "good": [self.last_valid.step, self.last_valid.time_fs],
             "parts": [asdict(part) for part in self.parts],
             "events": [asdict(event) for event in self.events],
             "stopped_by": self.stopped_by,
@@ -69,12 +78,12 @@ class Checkpoint:
             np.savez(temporary, plain=np.array(json.dumps(plain)), **arrays)
 
     def is_done(self, n_steps: int) -> bool:
-        """Whether nothing is left to compute of so many steps."""
+        """Whether a walker of ``n_steps`` steps needs no more computing."""
         return self.stopped_by is not None or self.step >= n_steps
 
     @classmethod
-    def find(cls, folder: Path) -> Self | None:
-        """The one that was saved in the folder of a walker, if any."""
+    def load(cls, folder: Path) -> Self | None:
+        """The checkpoint in the folder of a walker; None if there is none."""
         path = folder / _FILE
         if not path.exists():
             return None
@@ -84,6 +93,8 @@ class Checkpoint:
         plain["parts"] = tuple(Part(**part) for part in plain["parts"])
         plain["events"] = tuple(GuardEvent(**event) for event in plain["events"])
         step, time_fs = plain.pop("good")
-        good = Good(step, time_fs, arrays.pop("good_positions"), arrays.pop("good_cell"))
+        last_valid = LastValidFrame(
+            step, time_fs, arrays.pop("good_positions"), arrays.pop("good_cell")
+        )
         arrays.setdefault("barostat", None)
-        return cls(good=good, **arrays, **plain)
+        return cls(last_valid=last_valid, **arrays, **plain)

@@ -1,4 +1,4 @@
-"""Conditions: what surrounds a walker, as a function of its absolute step."""
+"""Conditions: ensemble, temperature and pressure of a walker as functions of its absolute step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mlip_assets.campaign import Ensemble, ExplorationSettings
 class Conditions:
     """Ensemble, temperature and pressure of a walker.
 
-    The temperature depends on the number of steps made since the seed and on nothing else, so that
-    neither a restart nor a longer run repeats or stretches a ramp.
+    The temperature depends only on the number of steps since the initial structure. Neither a
+    restart nor a longer run therefore repeats or stretches a ramp.
     """
 
     ensemble: Ensemble
@@ -29,7 +29,7 @@ class Conditions:
     def constant(
         cls, temperature_K: float, ensemble: Ensemble = "nvt", pressure_GPa: float | None = None
     ) -> Conditions:
-        """One temperature for ever."""
+        """Conditions of constant temperature."""
         return cls(ensemble, ((0, temperature_K),), pressure_GPa)
 
     def temperature_K(self, step: int) -> float:
@@ -46,20 +46,20 @@ class Conditions:
 
     @property
     def is_npt(self) -> bool:
-        """Whether the cell moves."""
+        """Whether the cell changes."""
         return self.ensemble.startswith("npt")
 
     @property
     def label(self) -> str:
-        """Readable, safe in a file name, and different for different conditions of a campaign."""
+        """Readable, valid in a file name, and unique among the conditions of a campaign."""
         temperatures = "-".join(f"{temperature:g}" for _, temperature in self.temperature_points)
-        said = f"{temperatures}K"
+        label = f"{temperatures}K"
         if len(self.temperature_points) > 1:
-            said += "-in-" + "-".join(str(step) for step, _ in self.temperature_points)
-        return said if self.pressure_GPa is None else f"{said}_{self.pressure_GPa:g}GPa"
+            label += "-in-" + "-".join(str(step) for step, _ in self.temperature_points)
+        return label if self.pressure_GPa is None else f"{label}_{self.pressure_GPa:g}GPa"
 
     def at_constant_volume(self) -> Conditions:
-        """The same for a seed that is not periodic in all directions, and so has no pressure."""
+        """For a structure that is not periodic in all directions and therefore has no pressure."""
         if not self.is_npt:
             return self
         return Conditions("nvt", self.temperature_points)

@@ -44,7 +44,7 @@ class Exploration:
         """
         walkers = tuple(plan_walkers(campaign, seeds, surrogate.sha256))
         wanted = campaign.exploration.md_backend
-        backend = surrogate.engine(wanted, [len(walker.seed) for walker in walkers])
+        backend = surrogate.engine(wanted, [len(walker.initial_structure) for walker in walkers])
         return cls(walkers, surrogate, backend)
 
     def run(

@@ -1,11 +1,11 @@
-"""The integrator: one Langevin scheme for every ensemble, its whole state in plain arrays.
+"""The integrator: one Langevin scheme for every ensemble, its complete state in plain arrays.
 
 BAOAB splitting (Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013)) with a Langevin-Hoover
-barostat (Quigley & Probert, J. Chem. Phys. 120, 11432 (2004)), both ASE's. Unlike a chain of
-Nosé-Hoover thermostats it is ergodic for the few, nearly harmonic degrees of freedom of a small
-crystal, counts them rightly when the centre of mass is fixed, and carries no history: positions,
-momenta, cell, the state of the barostat and that of the random numbers are all there is. A step
-has two halves, so that what lies between them, the forces, can be had for many walkers at once.
+barostat (Quigley & Probert, J. Chem. Phys. 120, 11432 (2004)), both as implemented in ASE. Unlike
+a Nosé-Hoover chain it is ergodic for the few, nearly harmonic degrees of freedom of a small
+crystal, and it counts them correctly when the centre of mass is fixed. Its state has no history:
+positions, momenta, cell, barostat and the state of the random numbers. A step has two halves with
+the force evaluation between them, so that the forces of many walkers are computed in one batch.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from numpy.typing import NDArray
 from mlip_assets.campaign import ExplorationSettings
 from mlip_assets.dynamics.conditions import Conditions
 
-#: Changes when the same settings no longer give the same frames.
+#: Version of the integrator; changes when the same settings no longer give the same frames.
 INTEGRATOR = "baoab-1"
 
-#: Bulk modulus (GPa) that turns the barostat's period into a mass. The ensemble does not depend on
-#: it: a softer crystal breathes more slowly, by the square root.
+#: Bulk modulus (GPa) that converts the barostat period into a mass. The ensemble does not depend on
+#: it: the period of the volume of a softer crystal is longer, by the square root of the ratio.
 BULK_MODULUS_GPA = 100.0
 
 
 class Integrator(LangevinBAOAB):
-    """ASE's BAOAB with a drag on the atoms that follows the cell along its own axes."""
+    """BAOAB of ASE, with the coupling of atoms and cell corrected for a fully flexible cell."""
 
     def _barostat_BAOAB_OU_gamma_mod(self) -> Any:
         # Quigley & Probert, eq. 5b: tr(p)/N_f times the identity. ASE 3.29 adds the trace to the
-        # off-diagonal elements too, so that an isotropic breath shears the velocities.
+        # off-diagonal elements too, so that an isotropic volume change shears the velocities.
         if self.hydrostatic:
             return super()._barostat_BAOAB_OU_gamma_mod()  # type: ignore[no-untyped-call]
         trace = np.trace(self.p_eps) / self.Ndof * np.identity(3)
@@ -42,7 +42,7 @@ class Integrator(LangevinBAOAB):
 
     p_eps: Any
     force_eps: Any
-    # ASE's moves of atoms and cell: B kicks, A drifts, OU is friction and noise.
+    # Substeps of ASE for atoms and cell: B kick, A drift, OU friction and noise.
     _BAOAB_A: Any
     _BAOAB_B: Any
     _BAOAB_OU: Any
@@ -52,31 +52,31 @@ class Integrator(LangevinBAOAB):
     _update_accel: Any
     _update_force_eps: Any
 
-    def heat_to(self, temperature_K: float) -> None:
-        """Change the target of the thermostat, where there is one."""
+    def set_target_temperature(self, temperature_K: float) -> None:
+        """Change the target of the thermostat; without one (NVE) nothing changes."""
         if self.temperature_K not in (None, temperature_K):
             self.set_temperature(temperature_K)  # type: ignore[no-untyped-call]
 
     def drift(self) -> None:
-        """The part of a step before its forces: BAOA."""
-        moves_cell = self.externalstress is not None
-        if moves_cell:
+        """The part of a step before the force evaluation: B, A, OU, A."""
+        is_npt = self.externalstress is not None
+        if is_npt:
             self._barostat_BAOAB_B()
         self._BAOAB_B()
-        if moves_cell:
+        if is_npt:
             self._barostat_BAOAB_A()
         self._BAOAB_A()
-        if moves_cell:
+        if is_npt:
             self.gamma_mod = self._barostat_BAOAB_OU_gamma_mod()
         self._BAOAB_OU(self.gamma_mod)
-        if moves_cell:
+        if is_npt:
             self._barostat_BAOAB_OU()
         self._BAOAB_A()
-        if moves_cell:
+        if is_npt:
             self._barostat_BAOAB_A()
 
     def kick(self) -> None:
-        """The part of a step after its forces, which ``atoms.calc`` knows by now: B."""
+        """The part of a step after the force evaluation, whose result is ``atoms.calc``: B."""
         self._update_accel()
         if self.externalstress is not None:
             self._update_force_eps()
@@ -91,10 +91,10 @@ class Integrator(LangevinBAOAB):
 
     @property
     def barostat(self) -> NDArray[np.float64] | None:
-        """Momentum of the cell and the force on it: ``(2,)``, ``(2, 3, 3)``, or None without one.
+        """Momentum of the cell and the force on it: ``(2,)``, ``(2, 3, 3)``, or None without barostat.
 
-        The force is carried from step to step with the kinetic energy before the last half kick,
-        so it cannot be had again from positions and momenta.
+        The force contains the kinetic energy before the last half kick, so it cannot be computed
+        again from positions and momenta.
         """
         if self.externalstress is None:
             return None
@@ -102,9 +102,9 @@ class Integrator(LangevinBAOAB):
 
     @property
     def is_finite(self) -> bool:
-        """Whether what the next step starts from is finite."""
-        sound = np.isfinite(self.accel).all()
-        return bool(sound and (self.externalstress is None or np.isfinite(self.force_eps).all()))
+        """Whether the accelerations of atoms and cell are finite."""
+        cell_is_finite = self.externalstress is None or np.isfinite(self.force_eps).all()
+        return bool(np.isfinite(self.accel).all() and cell_is_finite)
 
 
 def make_integrator(
@@ -118,16 +118,18 @@ def make_integrator(
     rng: np.random.Generator,
     barostat: NDArray[np.float64] | None = None,
 ) -> Integrator:
-    """Build the integrator of an ensemble around ``atoms``, which carry calculator and momenta.
+    """Build the integrator of an ensemble.
 
     Parameters
     ----------
+    atoms
+        With calculator and momenta; changed in place.
     volume_A3
-        Volume of the seed: the mass of the cell comes from it and never changes.
+        Volume of the initial structure, which gives the constant mass of the cell.
     barostat
-        Where a barostat stood, from :attr:`Integrator.barostat`; None: at rest.
+        State of the barostat, from :attr:`Integrator.barostat`; None: at rest.
     """
-    cell: dict[str, Any] = {"hydrostatic": True}  # without a barostat: plain scalar drag
+    cell: dict[str, Any] = {"hydrostatic": True}  # without a barostat: scalar friction
     if conditions.is_npt:
         assert conditions.pressure_GPa is not None
         period = settings.barostat_period_fs * units.fs
@@ -141,7 +143,7 @@ def make_integrator(
             "P_mass": mass if isotropic else mass / 3,
         }
     with warnings.catch_warnings():
-        # Of the constraints it says to be untested with, ours, of the centre of mass, is tested.
+        # ASE warns of any constraint; the one of the centre of mass is tested in tests/dynamics.
         warnings.filterwarnings("ignore", ".*has not been tested with constraints")
         integrator = Integrator(  # type: ignore[no-untyped-call]
             atoms,

@@ -1,4 +1,4 @@
-"""The walker: one seed under one set of conditions, guarded, resumable bit by bit."""
+"""The walker: molecular dynamics of one initial structure under one set of conditions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mlip_assets.trajectory import WALKERS_PER_ROUND
 
 @dataclass(frozen=True)
 class Walker:
-    """What one walker is to do.
+    """The definition of one walker.
 
-    ``fingerprint`` covers everything that decides its frames except how long it runs, so that
-    asking for more steps continues it and changing anything else starts afresh.
+    ``fingerprint`` covers everything that decides its frames except the number of steps. A walker
+    with more steps therefore continues from its checkpoint; any other change starts a new one.
     """
 
     number: int
     name: str
-    seed: Atoms
+    initial_structure: Atoms
     conditions: Conditions
     replica: int
     random_seed: tuple[int, ...]
@@ -34,7 +34,7 @@ class Walker:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over seed structure, surrogate weights and settings."""
+        """SHA-256 of initial structure, surrogate weights and settings."""
         settings = self.settings.stored(
             include={
                 "dtype",
@@ -45,10 +45,10 @@ class Walker:
             }
         )
         structure = {
-            "numbers": self.seed.numbers.tolist(),
-            "positions": self.seed.positions.tolist(),
-            "cell": self.seed.cell.tolist(),
-            "pbc": self.seed.pbc.tolist(),
+            "numbers": self.initial_structure.numbers.tolist(),
+            "positions": self.initial_structure.positions.tolist(),
+            "cell": self.initial_structure.cell.tolist(),
+            "pbc": self.initial_structure.pbc.tolist(),
         }
         identity = {
             "number": self.number,
@@ -66,40 +66,52 @@ class Walker:
 
 
 def plan_walkers(campaign: Campaign, seeds: Sequence[Atoms], surrogate_sha256: str) -> list[Walker]:
-    """Every seed × temperature or ramp × pressure × replica of a campaign.
+    """One walker per seed × temperature or ramp × pressure × replica of a campaign.
 
-    Replicas are the outermost loop, so that asking for more of them leaves the numbers, and with
-    them the frame identifiers, of the others as they were. Each walker draws its random numbers
-    from a stream of its own, derived from the campaign's seed and the walker's name. A seed that is
-    not periodic in all directions has no pressure: it runs at constant volume, once a temperature.
-    Numbers, and with them frame identifiers, differ from those of the campaign's other rounds.
+    A seed that is not periodic in all directions has no pressure: it runs at constant volume, once
+    per temperature. The random numbers of a walker depend on the campaign's random seed and the
+    walker's name only. Replicas are the outermost loop, so that more replicas do not change the
+    numbers, and therefore the frame identifiers, of the others. Numbers of different rounds of a
+    campaign differ.
+
+    Parameters
+    ----------
+    campaign
+        Its sections ``exploration`` and ``guards``, its random seed and its round are used.
+    seeds
+        Initial structures, each with a unique ``info["seed_name"]`` and a ``info["seed_kind"]``.
+    surrogate_sha256
+        Hash of the weights, part of each fingerprint.
+
+    Raises
+    ------
+    ValueError
+        There are more walkers than frame identifiers.
     """
     exploration = campaign.exploration
     cases: dict[str, tuple[int, Conditions, Atoms]] = {}
     for replica in range(exploration.replicas):
         for conditions in conditions_of(exploration):
             for seed in seeds:
-                own = conditions if seed.pbc.all() else conditions.at_constant_volume()
-                name = f"{seed.info['seed_name']}_{own.label}_r{replica}"
-                cases.setdefault(name, (replica, own, seed))
+                possible = conditions if seed.pbc.all() else conditions.at_constant_volume()
+                name = f"{seed.info['seed_name']}_{possible.label}_r{replica}"
+                cases.setdefault(name, (replica, possible, seed))
     if len(cases) > WALKERS_PER_ROUND:
         raise ValueError(
             f"exploration: {len(cases)} walkers, at most {WALKERS_PER_ROUND} have frame identifiers; "
             "lower exploration.replicas, or explore in several campaigns"
         )
-    walkers = []
-    for number, (name, (replica, conditions, seed)) in enumerate(cases.items()):
-        walkers.append(
-            Walker(
-                number=campaign.round * WALKERS_PER_ROUND + number,
-                name=name,
-                seed=seed,
-                conditions=conditions,
-                replica=replica,
-                random_seed=(campaign.random_seed, zlib.crc32(name.encode())),
-                settings=exploration,
-                guards=campaign.guards,
-                surrogate_sha256=surrogate_sha256,
-            )
+    return [
+        Walker(
+            number=campaign.round * WALKERS_PER_ROUND + number,
+            name=name,
+            initial_structure=seed,
+            conditions=conditions,
+            replica=replica,
+            random_seed=(campaign.random_seed, zlib.crc32(name.encode())),
+            settings=exploration,
+            guards=campaign.guards,
+            surrogate_sha256=surrogate_sha256,
         )
-    return walkers
+        for number, (name, (replica, conditions, seed)) in enumerate(cases.items())
+    ]

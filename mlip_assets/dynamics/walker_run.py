@@ -1,4 +1,4 @@
-"""The course of a walker: from where it stands to its last step, one evaluation after another."""
+"""One run of a walker in one process: integrate, check the guards, store frames, checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ase.md.velocitydistribution import thermalize_momenta
 from numpy.typing import NDArray
 
 from mlip_assets.common.files import locked
-from mlip_assets.dynamics.checkpoint import Checkpoint, Good
+from mlip_assets.dynamics.checkpoint import Checkpoint, LastValidFrame
 from mlip_assets.dynamics.guards import Guards
 from mlip_assets.dynamics.integrator import make_integrator
 from mlip_assets.dynamics.walker import Walker
@@ -21,130 +21,155 @@ from mlip_assets.surrogates.batch import Evaluation
 from mlip_assets.trajectory import FRAME_ID_STRIDE, GuardEvent, Part, PartWriter
 
 
-class Course:
-    """A walker on its way through one process.
+class WalkerRun:
+    """State of one MD run.
 
-    It does not know who evaluates its frames, so that many courses can share one evaluation.
+    The run does not evaluate its frames itself: the caller evaluates ``pending_frame`` and passes
+    the result to :meth:`advance`. Many runs can therefore share one batched evaluation.
+
+    Parameters
+    ----------
+    walker
+        What to run.
+    root
+        Folder of the trajectory, on a local file system.
+    on_steps
+        Called with the number of steps completed since the previous call.
 
     Attributes
     ----------
-    frame
-        What it wants evaluated next; None once it has ended.
-    end
-        Where it stands then.
+    pending_frame
+        The frame to evaluate next; None once the run has ended.
+    final_checkpoint
+        The state at the end; set once the run has ended.
 
     Raises
     ------
     RuntimeError
         Another process is running the same walker.
     OSError
-        Frames or checkpoint cannot be written; what was recorded before is safe.
+        Frames or checkpoint cannot be written; frames recorded before are safe.
     """
 
-    frame: Atoms | None
-    end: Checkpoint
+    pending_frame: Atoms | None
+    final_checkpoint: Checkpoint
 
     def __init__(self, walker: Walker, root: Path, on_steps: Callable[[int], None]) -> None:
         self.walker = walker
         self._settings, self._folder = walker.settings, root / walker.folder
         self._on_steps = on_steps
         self._wall_s = 0.0
-        self._moves = self._locked_moves()
-        self._go_on(None)
+        self._integration = self._integrate_locked()
+        self._resume(None)
 
-    def take(self, evaluation: Evaluation, wall_s: float) -> None:
-        """Go on from ``frame``, whose evaluation took so long."""
+    def advance(self, evaluation: Evaluation, wall_s: float) -> None:
+        """Continue to the next frame.
+
+        Parameters
+        ----------
+        evaluation
+            Of ``pending_frame``.
+        wall_s
+            Time of the evaluation, s.
+        """
         started = time.perf_counter()
         self._wall_s += wall_s
-        self._go_on(evaluation)
+        self._resume(evaluation)
         self._wall_s += time.perf_counter() - started
 
     def close(self) -> None:
-        """Leave it as it is; the last checkpoint counts."""
-        self._moves.close()
+        """Release the lock without a new checkpoint; a later run resumes from the last one."""
+        self._integration.close()
 
-    def _go_on(self, evaluation: Evaluation | None) -> None:
+    def _resume(self, evaluation: Evaluation | None) -> None:
+        """Run the generator up to the next frame that needs an evaluation."""
         try:
-            self.frame = self._moves.send(evaluation) if evaluation else next(self._moves)
+            self.pending_frame = (
+                self._integration.send(evaluation) if evaluation else next(self._integration)
+            )
         except StopIteration as stop:
-            self.frame, self.end = None, stop.value
+            self.pending_frame, self.final_checkpoint = None, stop.value
 
-    def _locked_moves(self) -> Generator[Atoms, Evaluation, Checkpoint]:
+    def _integrate_locked(self) -> Generator[Atoms, Evaluation, Checkpoint]:
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with locked(self._folder / "lock", wait=False):
-                state = Checkpoint.find(self._folder)
-                if state is not None and state.is_done(self._settings.n_steps):
-                    return state
-                self._set_out(state)
-                return (yield from self._all_moves())
+                checkpoint = Checkpoint.load(self._folder)
+                if checkpoint is not None and checkpoint.is_done(self._settings.n_steps):
+                    return checkpoint
+                self._initialise(checkpoint)
+                return (yield from self._integrate())
         except BlockingIOError as error:
             raise RuntimeError(
                 f"walker {self.walker.name} is being run by another process (lock in "
                 f"{self._folder}); wait for that run to end or stop it"
             ) from error
 
-    def _set_out(self, state: Checkpoint | None) -> None:
-        """From the seed, or from where an earlier run left it."""
+    def _initialise(self, checkpoint: Checkpoint | None) -> None:
+        """Set the state: that of the checkpoint, or the initial structure with new velocities."""
         walker = self.walker
         self._rng = np.random.default_rng(walker.random_seed)
-        self._guards = Guards(walker.seed, walker.guards)
-        atoms = walker.seed.copy()
+        self._guards = Guards(walker.initial_structure, walker.guards)
+        atoms = walker.initial_structure.copy()
         atoms.info = {}
         atoms.set_constraint(FixCom())
         self._events: tuple[GuardEvent, ...] = ()
         parts: tuple[Part, ...] = ()
         self._barostat: NDArray[np.float64] | None = None
-        self._energy_eV: float | None = None
+        self._energy_at_check_eV: float | None = None
         self._step = 0
-        if state is None:
-            self._good = Good(0, 0.0, atoms.positions.copy(), atoms.cell.array.copy())
+        if checkpoint is None:
+            self._last_valid = LastValidFrame(
+                0, 0.0, atoms.positions.copy(), atoms.cell.array.copy()
+            )
             thermalize_momenta(atoms, temperature_K=self._target_K(0), rng=self._rng)
         else:
-            self._step, self._events, self._good = state.step, state.events, state.good
-            self._wall_s, parts = state.wall_s, state.parts
-            self._barostat, self._energy_eV = state.barostat, state.energy_eV
-            self._rng.bit_generator.state = state.random_state
-            atoms.set_cell(state.cell)
-            atoms.set_positions(state.positions, apply_constraint=False)
-            atoms.set_momenta(state.momenta, apply_constraint=False)
+            self._step, self._events = checkpoint.step, checkpoint.events
+            self._last_valid, parts = checkpoint.last_valid, checkpoint.parts
+            self._wall_s, self._barostat = checkpoint.wall_s, checkpoint.barostat
+            self._energy_at_check_eV = checkpoint.energy_eV
+            self._rng.bit_generator.state = checkpoint.random_state
+            atoms.set_cell(checkpoint.cell)
+            atoms.set_positions(checkpoint.positions, apply_constraint=False)
+            atoms.set_momenta(checkpoint.momenta, apply_constraint=False)
         self._atoms = atoms
         self._writer = PartWriter(self._folder, parts)
-        self._told = self._step
+        self._reported_step = self._step
 
-    def _all_moves(self) -> Generator[Atoms, Evaluation, Checkpoint]:
-        """To the last step or the last guard."""
+    def _integrate(self) -> Generator[Atoms, Evaluation, Checkpoint]:
+        """Yield frames, receive their evaluations; return when all steps are done or a guard stops."""
         settings, guards = self._settings, self.walker.guards
-        saved_at = self._step
-        self._take((yield self._atoms))
-        self._start()
-        broken = self._broken_guard(look=self._step == 0)  # a seed may be beyond the guards
-        if broken is not None:
-            self._retry(broken)
-        while broken is None and self._step < settings.n_steps:
-            self._integrator.heat_to(self._target_K(self._step + 1))
+        saved_step = self._step
+        self._set_evaluation((yield self._atoms))
+        self._start_integrator()
+        # An initial structure can violate a guard.
+        violation = self._violation(check_structure=self._step == 0)
+        if violation is not None:
+            self._retry(violation)
+        while violation is None and self._step < settings.n_steps:
+            self._integrator.set_target_temperature(self._target_K(self._step + 1))
             self._integrator.drift()
-            self._take((yield self._atoms))
+            self._set_evaluation((yield self._atoms))
             self._integrator.kick()
             self._step += 1
             sampled = self._step % settings.sample_every == 0
-            look = sampled or self._step % guards.check_every == 0
-            broken = self._broken_guard(look=look)
-            if broken is None and sampled:
-                self._store()
-            due = self._step - saved_at >= settings.checkpoint_every or self._writer.is_full
-            while broken is not None and self._retry(broken):
-                self._take((yield self._atoms))
-                self._start()
-                broken, due = self._broken_guard(look=False), True
-            if broken is None and due:
-                self._save()
-                saved_at = self._step
-            if look and self._step > self._told:
-                self._on_steps(self._step - self._told)
-                self._told = self._step
-        self._on_steps(settings.n_steps - self._told)
-        return self._save(broken)
+            check_structure = sampled or self._step % guards.check_every == 0
+            violation = self._violation(check_structure=check_structure)
+            if violation is None and sampled:
+                self._store_frame()
+            save_due = self._step - saved_step >= settings.checkpoint_every or self._writer.is_full
+            while violation is not None and self._retry(violation):
+                self._set_evaluation((yield self._atoms))
+                self._start_integrator()
+                violation, save_due = self._violation(check_structure=False), True
+            if violation is None and save_due:
+                self._save_checkpoint()
+                saved_step = self._step
+            if check_structure and self._step > self._reported_step:
+                self._on_steps(self._step - self._reported_step)
+                self._reported_step = self._step
+        self._on_steps(settings.n_steps - self._reported_step)
+        return self._save_checkpoint(violation)
 
     @property
     def _n_retries(self) -> int:
@@ -152,12 +177,12 @@ class Course:
 
     @property
     def _timestep_fs(self) -> float:
-        shortened = self.walker.guards.retry_timestep_factor**self._n_retries
-        return float(self._settings.timestep_fs * shortened)
+        factor = self.walker.guards.retry_timestep_factor**self._n_retries
+        return float(self._settings.timestep_fs * factor)
 
     def _target_K(self, step: int) -> float:
-        lowered = self.walker.guards.retry_temperature_factor**self._n_retries
-        return float(self.walker.conditions.temperature_K(step) * lowered)
+        factor = self.walker.guards.retry_temperature_factor**self._n_retries
+        return float(self.walker.conditions.temperature_K(step) * factor)
 
     @property
     def _time_fs(self) -> float:
@@ -167,39 +192,49 @@ class Course:
                 step, time_fs = event.resumed_from_step, event.resumed_from_fs
         return time_fs + (self._step - step) * self._timestep_fs
 
-    def _take(self, evaluation: Evaluation) -> None:
-        self._known = self._atoms.calc = evaluation
+    def _set_evaluation(self, evaluation: Evaluation) -> None:
+        self._evaluation = self._atoms.calc = evaluation
 
-    def _start(self) -> None:
-        """Begin to move, from a frame that was just evaluated."""
+    def _start_integrator(self) -> None:
+        """Make an integrator that starts from the frame evaluated last."""
         self._integrator = make_integrator(
             self._atoms,
             self.walker.conditions,
             self._settings,
             timestep_fs=self._timestep_fs,
             temperature_K=self._target_K(self._step + 1),
-            volume_A3=self.walker.seed.cell.volume,
+            volume_A3=self.walker.initial_structure.cell.volume,
             rng=self._rng,
             barostat=self._barostat,
         )
-        if self._energy_eV is None:
-            self._energy_eV = self._known.energy_eV
+        if self._energy_at_check_eV is None:
+            self._energy_at_check_eV = self._evaluation.energy_eV
 
-    def _broken_guard(self, *, look: bool) -> str | None:
-        known, target_K = self._known, self._target_K(self._step)
-        broken = self._guards.broken_in_step(self._atoms, known.energy_eV, known.forces, target_K)
-        if broken is None and not self._integrator.is_finite:
-            broken = "nan: the stress is not finite"
-        if broken is None and look:
-            assert self._energy_eV is not None
-            broken = self._guards.broken_since(self._atoms, known.energy_eV, self._energy_eV)
-            self._energy_eV = known.energy_eV
-        return broken
+    def _violation(self, *, check_structure: bool) -> str | None:
+        """The guard that the current frame violates, if any."""
+        energy_eV, forces = self._evaluation.energy_eV, self._evaluation.forces
+        target_K = self._target_K(self._step)
+        violation = self._guards.check_step(self._atoms, energy_eV, forces, target_K)
+        if violation is None and not self._integrator.is_finite:
+            violation = "nan: the stress is not finite"
+        if violation is None and check_structure:
+            assert self._energy_at_check_eV is not None
+            violation = self._guards.check_structure(
+                self._atoms, energy_eV, self._energy_at_check_eV
+            )
+            self._energy_at_check_eV = energy_eV
+        return violation
 
-    def _retry(self, broken: str) -> bool:
-        """Go back to the last good frame, slower and colder; False when it was tried enough."""
-        again = self._n_retries < self.walker.guards.retries and self._step > 0
-        reason, _, detail = broken.partition(": ")
+    def _retry(self, violation: str) -> bool:
+        """Return to the last valid frame with a shorter time step and a lower temperature.
+
+        Returns
+        -------
+        bool
+            False when no retry is left, or the initial structure itself violates a guard.
+        """
+        is_retried = self._n_retries < self.walker.guards.retries and self._step > 0
+        reason, _, detail = violation.partition(": ")
         event = GuardEvent(
             step=self._step,
             time_fs=self._time_fs,
@@ -207,27 +242,29 @@ class Course:
             detail=detail,
             target_temperature_K=self._target_K(self._step),
             timestep_fs=self._timestep_fs,
-            resumed_from_step=self._good.step if again else None,
-            resumed_from_fs=self._good.time_fs if again else 0.0,
+            resumed_from_step=self._last_valid.step if is_retried else None,
+            resumed_from_fs=self._last_valid.time_fs if is_retried else 0.0,
         )
         self._events = (*self._events, event)
-        if again:
-            atoms, self._step = self._atoms, self._good.step
-            self._barostat, self._energy_eV = None, None
-            atoms.set_cell(self._good.cell)
-            atoms.set_positions(self._good.positions, apply_constraint=False)
+        if is_retried:
+            atoms, self._step = self._atoms, self._last_valid.step
+            self._barostat, self._energy_at_check_eV = None, None
+            atoms.set_cell(self._last_valid.cell)
+            atoms.set_positions(self._last_valid.positions, apply_constraint=False)
             thermalize_momenta(atoms, temperature_K=self._target_K(self._step), rng=self._rng)
-        return again
+        return is_retried
 
-    def _store(self) -> None:
-        atoms, known = self._atoms, self._known
-        self._good = Good(
+    def _store_frame(self) -> None:
+        """Append the current frame to the part-file, and remember it as the last valid one."""
+        atoms, evaluation = self._atoms, self._evaluation
+        self._last_valid = LastValidFrame(
             self._step, self._time_fs, atoms.positions.copy(), atoms.cell.array.copy()
         )
         pressure_GPa = None
-        if known.stress is not None:
+        if evaluation.stress is not None:
             stress = atoms.get_stress(voigt=False, include_ideal_gas=True)
             pressure_GPa = -float(np.trace(stress)) / 3 / units.GPa
+        spread = evaluation.force_spread
         self._writer.append(
             {
                 "frame_id": self.walker.number * FRAME_ID_STRIDE + self._step,
@@ -237,36 +274,34 @@ class Course:
                 "temperature_K": atoms.get_temperature(),
                 "target_temperature_K": self._target_K(self._step),
                 "pressure_GPa": pressure_GPa,
-                "energy_eV": known.energy_eV,
-                "force_spread_eV_per_A": (
-                    None if known.force_spread is None else float(known.force_spread.max())
-                ),
+                "energy_eV": evaluation.energy_eV,
+                "force_spread_eV_per_A": None if spread is None else float(spread.max()),
                 "cell": atoms.cell.array.ravel().copy(),
                 "pbc": atoms.pbc.copy(),
                 "numbers": atoms.numbers.astype(np.uint8),
                 "positions": atoms.positions.astype(np.float32).ravel(),
-                "forces": known.forces.astype(np.float32).ravel(),
+                "forces": evaluation.forces.astype(np.float32).ravel(),
             }
         )
 
-    def _save(self, stopped_by: str | None = None) -> Checkpoint:
+    def _save_checkpoint(self, stopped_by: str | None = None) -> Checkpoint:
         atoms = self._atoms
         try:
-            state = Checkpoint(
+            checkpoint = Checkpoint(
                 step=self._step,
                 positions=atoms.get_positions(),
                 momenta=atoms.get_momenta(),
                 cell=atoms.cell.array.copy(),
                 barostat=self._integrator.barostat,
                 random_state=dict(self._rng.bit_generator.state),
-                energy_eV=self._energy_eV,
-                good=self._good,
+                energy_eV=self._energy_at_check_eV,
+                last_valid=self._last_valid,
                 parts=self._writer.flush(),
                 events=self._events,
                 stopped_by=stopped_by,
                 wall_s=self._wall_s,
             )
-            state.save(self._folder)
+            checkpoint.save(self._folder)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -274,4 +309,4 @@ class Course:
                 f"({error}); make room at {self._folder} and run again: what was recorded "
                 "before is safe",
             ) from error
-        return state
+        return checkpoint

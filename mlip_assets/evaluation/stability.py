@@ -160,7 +160,7 @@ def run_guarded_md(
     walker = Walker(
         number=0,
         name="stability",
-        seed=start,
+        initial_structure=start,
         conditions=Conditions.constant(temperature_K),
         replica=0,
         random_seed=(seed,),

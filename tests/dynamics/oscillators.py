@@ -1,4 +1,4 @@
-"""Systems whose averages are known, and walkers that carry them."""
+"""Model systems with exact averages, and walkers of them."""
 
 import numpy as np
 from ase.build import bulk
@@ -18,10 +18,10 @@ def copper(kind="crystal", size=(2, 1, 1)):
 
 
 class Harmonic(Calculator):
-    """Oscillators around sites that follow an elastic cell: the canonical averages are known.
+    """Oscillators around sites that follow an elastic cell, with exact canonical averages.
 
-    Unlike EMT, whose neighbour list remembers earlier positions, it has no memory: the same
-    positions give the same bits. ``calls`` counts the evaluations.
+    Results depend on the positions only, bit by bit; those of EMT depend on its neighbour list of
+    earlier positions. ``calls`` counts the evaluations.
     """
 
     implemented_properties = ("energy", "forces", "stress")
@@ -48,7 +48,7 @@ class Harmonic(Calculator):
 
 
 class IdealGas(Calculator):
-    """No interaction at all: pressure times volume is N kT."""
+    """No interaction: pressure times volume is N kT."""
 
     implemented_properties = ("energy", "forces", "stress")
 

@@ -1,4 +1,4 @@
-"""Guards against a brute-force look at all pairs and images."""
+"""Guards: close contacts against a brute-force search, violations, retries."""
 
 import itertools
 import json
@@ -20,7 +20,7 @@ from tests.dynamics.oscillators import Harmonic, columns, copper, same, walkers
 
 
 def worst_margin(atoms, ratio):
-    """Distance less the allowed one, least over all pairs and near images."""
+    """Smallest difference of distance and allowed distance, over all pairs and near images."""
     images = [range(-2, 3) if periodic else (0,) for periodic in atoms.pbc]
     radii = ratio * covalent_radii[atoms.numbers]
     worst = np.inf
@@ -42,7 +42,7 @@ def worst_margin(atoms, ratio):
     ratio=st.floats(0.3, 0.9),
 )
 @settings(max_examples=60, deadline=None)
-def test_close_contacts_are_those_of_brute_force(seed, n_atoms, pbc, ratio):
+def test_close_contact_agrees_with_brute_force(seed, n_atoms, pbc, ratio):
     rng = np.random.default_rng(seed)
     cell = np.diag(rng.uniform(4, 6, 3)) + np.triu(rng.uniform(-1, 1, (3, 3)), 1)
     numbers = rng.choice([8, 14, 29], n_atoms)
@@ -52,36 +52,36 @@ def test_close_contacts_are_those_of_brute_force(seed, n_atoms, pbc, ratio):
         assert (close_contact(atoms, ratio) is not None) == (worst < 0)
 
 
-def test_the_message_names_the_pair_and_the_distances():
+def test_close_contact_message_names_pair_and_distances():
     atoms = Atoms("SiO", [[0, 0, 0], [0.7, 0, 0]])
-    said = close_contact(atoms, 0.55)
-    assert said == "close_contact: Si-O at 0.70 Å, below 0.97" or said.startswith(
+    message = close_contact(atoms, 0.55)
+    assert message == "close_contact: Si-O at 0.70 Å, below 0.97" or message.startswith(
         "close_contact: O-Si"
     )
 
 
-def test_a_lone_atom_touches_nothing_unless_its_image_is_near():
+def test_close_contact_of_one_atom_is_with_its_image():
     assert close_contact(Atoms("Si"), 0.55) is None
     assert close_contact(Atoms("Si", cell=np.eye(3), pbc=True), 0.55) is not None
 
 
 @pytest.mark.parametrize("ratio", [0.55, 0.95])
-def test_crystals_are_never_too_close(ratio):
+def test_close_contact_accepts_crystal(ratio):
     assert close_contact(bulk("Si", cubic=True), ratio) is None
 
 
-def test_contacts_of_seeds_and_of_guards_are_one_question():
+def test_close_contact_agrees_with_distance_ratio_of_seeds():
     atoms = Atoms("SiO", [[0, 0, 0], [0.7, 0, 0]])
     ratio = distance_ratio(atoms)
     assert close_contact(atoms, ratio * 1.001)
     assert close_contact(atoms, ratio * 0.999) is None
 
 
-SOUND = {"energy_eV": -1.0, "forces": np.zeros((8, 3)), "target_K": 300.0}
+PHYSICAL = {"energy_eV": -1.0, "forces": np.zeros((8, 3)), "target_K": 300.0}
 
 
 @pytest.mark.parametrize(
-    ("settings", "spoiled", "said"),
+    ("settings", "changes", "message"),
     [
         ({}, {}, None),
         ({}, {"energy_eV": np.nan}, "nan: "),
@@ -93,51 +93,53 @@ SOUND = {"energy_eV": -1.0, "forces": np.zeros((8, 3)), "target_K": 300.0}
         ({}, {"stretch": 0.8}, "volume: 0.51 of the seed's"),
     ],
 )
-def test_what_is_looked_at_in_every_step(settings, spoiled, said):
+def test_check_step_names_violated_guard(settings, changes, message):
     seed = copper()
-    given = dict(SOUND) | {k: v for k, v in spoiled.items() if k in SOUND}
+    given = dict(PHYSICAL) | {k: v for k, v in changes.items() if k in PHYSICAL}
     atoms = seed.copy()
-    atoms.set_velocities(np.full((8, 3), spoiled.get("speed", 0.0)))
-    atoms.set_cell(atoms.cell * spoiled.get("stretch", 1.0), scale_atoms=True)
-    broken = Guards(seed, GuardSettings(**settings)).broken_in_step(atoms, **given)
-    assert broken is None if said is None else broken.startswith(said)
+    atoms.set_velocities(np.full((8, 3), changes.get("speed", 0.0)))
+    atoms.set_cell(atoms.cell * changes.get("stretch", 1.0), scale_atoms=True)
+    violation = Guards(seed, GuardSettings(**settings)).check_step(atoms, **given)
+    assert violation is None if message is None else violation.startswith(message)
 
 
-def test_a_jump_of_the_energy_either_way_is_one():
+def test_check_structure_finds_energy_jump_of_either_sign():
     guards = Guards(copper(), GuardSettings())
-    assert guards.broken_since(copper(), 0.0, 7.9) is None
-    assert guards.broken_since(copper(), 0.0, 8.1).startswith("energy_jump: 1.01 eV/atom")
-    assert guards.broken_since(copper(), 8.1, 0.0).startswith("energy_jump")
+    assert guards.check_structure(copper(), 0.0, 7.9) is None
+    assert guards.check_structure(copper(), 0.0, 8.1).startswith(
+        "energy_jump: 1.01 eV/atom since the previous check exceeds 1"
+    )
+    assert guards.check_structure(copper(), 8.1, 0.0).startswith("energy_jump")
 
 
 @pytest.mark.parametrize("element", ["Cu", "Ar", "Si"])
-def test_an_atom_that_leaves_its_cluster_is_dissociated(element):
+def test_check_structure_finds_dissociated_atom(element):
     cluster = bulk(element, cubic=True)
     cluster.pbc = False
     cluster.info.update(seed_name="cluster", seed_kind="cluster")
     away = cluster.copy()
     away.positions[0] -= 2 * away.cell.lengths()[0]
     guards = Guards(cluster, GuardSettings())
-    assert guards.broken_since(cluster, 0, 0) is None
-    said = "dissociated: into 2 parts, the smallest of 1 atoms"
-    assert guards.broken_since(away, 0, 0) == said
-    assert Guards(cluster, GuardSettings(max_gap_ratio=None)).broken_since(away, 0, 0) is None
-    assert Guards(Atoms(element), GuardSettings()).broken_since(Atoms(element), 0, 0) is None
+    assert guards.check_structure(cluster, 0, 0) is None
+    message = "dissociated: into 2 parts, the smallest of 1 atoms"
+    assert guards.check_structure(away, 0, 0) == message
+    assert Guards(cluster, GuardSettings(max_gap_ratio=None)).check_structure(away, 0, 0) is None
+    assert Guards(Atoms(element), GuardSettings()).check_structure(Atoms(element), 0, 0) is None
 
 
-def test_a_melted_framework_is_one_that_left_its_sites():
+def test_check_structure_finds_melted_framework():
     seed = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
     seed.info.update(seed_name="crystal", seed_kind="crystal")
     guards = Guards(seed, GuardSettings(framework=("Cl",)))
     moved = seed.copy()
     moved.set_cell(moved.cell * 1.1, scale_atoms=True)
-    moved.positions[seed.numbers == 11] += 0.6  # sodium may go
-    assert guards.broken_since(moved, 0, 0) is None
+    moved.positions[seed.numbers == 11] += 0.6  # sodium may diffuse
+    assert guards.check_structure(moved, 0, 0) is None
     moved.positions[seed.numbers == 17] += 0.6
-    assert guards.broken_since(moved, 0, 0).startswith("melted_framework: displaced by 0.37")
+    assert guards.check_structure(moved, 0, 0).startswith("melted_framework: displaced by 0.37")
     seed.info["seed_kind"] = "liquid"
     liquid = Guards(seed, GuardSettings(framework=("Cl",)))
-    assert liquid.broken_since(moved, 0, 0) is None
+    assert liquid.check_structure(moved, 0, 0) is None
 
 
 def nan_forces(results):
@@ -156,24 +158,24 @@ def nan_stress(results):
     results["stress"] = np.full(6, np.nan)
 
 
-class Spoiled(Harmonic):
-    """Oscillators whose results go wrong in one call, or in all after it."""
+class Faulty(Harmonic):
+    """Oscillators with wrong results in one call, or in all calls from it."""
 
-    def __init__(self, spoil, at, *, for_good=True):
+    def __init__(self, corrupt, at, *, permanent=True):
         super().__init__()
-        self._spoil, self._at, self._for_good = spoil, at, for_good
+        self._corrupt, self._at, self._permanent = corrupt, at, permanent
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
-        if self.calls == self._at or (self._for_good and self.calls > self._at):
-            self._spoil(self.results)
+        if self.calls == self._at or (self._permanent and self.calls > self._at):
+            self._corrupt(self.results)
 
 
 NPT = {"ensemble": "npt_full", "barostat_period_fs": 200}
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason", "exploration"),
+    ("corrupt", "reason", "exploration"),
     [
         (nan_forces, "nan", {}),
         (nan_energy, "nan", {}),
@@ -182,10 +184,10 @@ NPT = {"ensemble": "npt_full", "barostat_period_fs": 200}
         (nan_stress, "nan", NPT),
     ],
 )
-def test_a_guard_stops_the_walker_and_keeps_the_good_part(tmp_path, spoil, reason, exploration):
-    """Wrong from the 20th step on: frames 3 to 18 stay, a retry fails at once, nothing is NaN."""
+def test_guard_stops_walker_and_keeps_valid_frames(tmp_path, corrupt, reason, exploration):
+    """Wrong results from step 20: frames 3 to 18 are kept, and the retry fails immediately."""
     (walker, *_) = walkers(**exploration)
-    report, parts = run_walker(walker, Spoiled(spoil, at=21), tmp_path)
+    report, parts = run_walker(walker, Faulty(corrupt, at=21), tmp_path)
     assert report.stopped_by.startswith(reason)
     assert [event.reason for event in report.events] == [reason, reason]
     assert [event.step for event in report.events] == [20, 18]
@@ -194,18 +196,20 @@ def test_a_guard_stops_the_walker_and_keeps_the_good_part(tmp_path, spoil, reaso
     trajectory = Trajectory.from_parts(tmp_path, parts, [report])
     assert all(np.isfinite(atoms.positions).all() for atoms in trajectory.iter_frames())
     again, _ = run_walker(walker, Harmonic(), tmp_path)
-    assert again == report, "a stopped walker stays stopped"
+    assert again == report, "a stopped walker is not run again"
     assert WalkerReport.from_plain(json.loads(json.dumps(report, default=vars))) == report
 
 
-def test_a_retry_is_slower_colder_and_finishes(tmp_path):
-    """One bad call, at step 20: from the good frame at 18 on with half the step at 240 K."""
+def test_retry_has_shorter_timestep_and_lower_temperature(tmp_path):
+    """One wrong result at step 20: the retry starts at step 18 with 1 fs and 240 K."""
     (walker, *_) = walkers(guards={"retries": 2}, temperatures_K=[300])
-    spoiled = Spoiled(nan_forces, at=21, for_good=False)
-    report, parts = run_walker(walker, spoiled, tmp_path / "unbroken")
+    faulty = Faulty(nan_forces, at=21, permanent=False)
+    report, parts = run_walker(walker, faulty, tmp_path / "uninterrupted")
     assert report.stopped_by is None
     assert report.n_frames == 20
-    scalars = Trajectory.from_parts(tmp_path / "unbroken", parts, [report]).scalars().to_pylist()
+    scalars = (
+        Trajectory.from_parts(tmp_path / "uninterrupted", parts, [report]).scalars().to_pylist()
+    )
     assert [row["step"] for row in scalars] == [*range(3, 61, 3)]
     assert [row["time_fs"] for row in scalars] == [
         2.0 * min(s, 18) + max(s - 18, 0) for s in range(3, 61, 3)
@@ -214,22 +218,22 @@ def test_a_retry_is_slower_colder_and_finishes(tmp_path):
     assert counts_by_reason(report.events) == {"nan": 1}
 
 
-def test_a_retried_walker_resumes_to_the_same_bits(tmp_path):
+def test_retried_walker_resumes_to_identical_frames(tmp_path):
     def run(folder, ends):
         calls = 0
         for n_steps in ends:
             (walker,) = walkers(temperatures_K=[300], n_steps=n_steps, checkpoint_every=7)
-            # a fresh process looks once more at where it stands
-            calculator = Spoiled(nan_forces, at=33 - calls, for_good=False)
+            # a new process evaluates the frame of the checkpoint again
+            calculator = Faulty(nan_forces, at=33 - calls, permanent=False)
             report, parts = run_walker(walker, calculator, tmp_path / folder)
             calls = report.n_steps
         assert [event.step for event in report.events] == [32]
         return columns(Trajectory.from_parts(tmp_path / folder, parts, [report]))
 
-    assert same(run("unbroken", [100]), run("broken", [10, 25, 100]))
+    assert same(run("uninterrupted", [100]), run("interrupted", [10, 25, 100]))
 
 
-def test_an_impossible_seed_costs_one_call(tmp_path):
+def test_unphysical_initial_structure_is_evaluated_once(tmp_path):
     overlapping = copper()
     overlapping.positions[1] = overlapping.positions[0] + [0.9, 0, 0]
     (walker, *_) = walkers([overlapping], guards={"max_force_eV_per_A": 1e9})
@@ -239,8 +243,8 @@ def test_an_impossible_seed_costs_one_call(tmp_path):
     assert (calculator.calls, report.n_frames) == (1, 0)
 
 
-def test_heat_stops_a_walker(tmp_path):
-    """Steps longer than the oscillators' period: the energy grows without bound."""
+def test_temperature_guard_stops_unstable_walker(tmp_path):
+    """A time step above the stability limit of the oscillators: the energy diverges."""
     loose = {
         "max_force_eV_per_A": 1e9,
         "min_distance_ratio": 0.01,

@@ -1,5 +1,6 @@
-"""Walkers: exact steps, resumption to the same frames, guards, storage."""
+"""Walkers: number of steps, resumed runs, fingerprints and checkpoints."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -8,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import fcc111
 from ase.calculators.emt import EMT
 
 from mlip_assets.dynamics import plan_walkers, run_walker, run_walkers, unphysical_frames
+from mlip_assets.dynamics.checkpoint import Checkpoint
 from mlip_assets.dynamics.exploration import steps_done
+from mlip_assets.trajectory import Part
 from tests.dynamics.oscillators import Harmonic, campaign, columns, copper, same, walkers
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_exactly_the_steps_asked_for(tmp_path):
+def test_run_walkers_makes_exactly_the_requested_steps(tmp_path):
     trajectory = run_walkers(walkers(n_steps=61), EMT, tmp_path)
     assert [walker.n_steps for walker in trajectory.walkers] == [61, 61]
     steps = trajectory.scalars()["step"].to_pylist()
@@ -26,7 +30,7 @@ def test_exactly_the_steps_asked_for(tmp_path):
     assert unphysical_frames(trajectory, campaign().guards) == {}
 
 
-def test_stored_energy_and_forces_are_those_of_the_positions(tmp_path):
+def test_stored_energy_and_forces_match_stored_positions(tmp_path):
     trajectory = run_walkers(walkers(), EMT, tmp_path)
     (atoms,) = trajectory.frames([1_000_000_030])
     atoms.calc = EMT()
@@ -42,13 +46,13 @@ def test_stored_energy_and_forces_are_those_of_the_positions(tmp_path):
     assert np.allclose(np.reshape(row["forces"], (-1, 3)), atoms.get_forces(), atol=2e-5)
 
 
-def test_processes_change_nothing(tmp_path):
+def test_run_walkers_is_independent_of_number_of_processes(tmp_path):
     one = columns(run_walkers(walkers(), EMT, tmp_path / "one"))
     two = columns(run_walkers(walkers(), [EMT, EMT], tmp_path / "two"))
     assert same(one, two)
 
 
-def test_more_steps_continue_and_fewer_cut(tmp_path):
+def test_run_walkers_extends_and_cuts_existing_frames(tmp_path):
     direct = columns(run_walkers(walkers(n_steps=400), Harmonic, tmp_path / "direct"))
     run_walkers(walkers(n_steps=200), Harmonic, tmp_path / "extended")
     extended = run_walkers(walkers(n_steps=400), Harmonic, tmp_path / "extended")
@@ -58,7 +62,7 @@ def test_more_steps_continue_and_fewer_cut(tmp_path):
     assert max(cut.scalars()["step"].to_pylist()) == 198
 
 
-def test_replicas_and_seeds_differ_but_are_reproducible(tmp_path):
+def test_replicas_differ_and_are_reproducible(tmp_path):
     first = columns(run_walkers(walkers(replicas=2), EMT, tmp_path / "a"))
     again = columns(run_walkers(walkers(replicas=2), EMT, tmp_path / "b"))
     assert same(first, again)
@@ -68,11 +72,72 @@ def test_replicas_and_seeds_differ_but_are_reproducible(tmp_path):
     )
 
 
-def test_another_surrogate_starts_afresh(tmp_path):
+def test_walker_of_other_surrogate_has_own_checkpoint(tmp_path):
     run_walkers(walkers(), EMT, tmp_path)
     other = plan_walkers(campaign(), [copper()], surrogate_sha256="1" * 64)
     run_walkers(other, EMT, tmp_path)
     assert len(list(tmp_path.glob("*/checkpoint.npz"))) == 4
+
+
+def test_walker_fingerprint_is_unchanged():
+    """Literal values of version 0.1: with others, no stored walker would be found again."""
+    assert [walker.fingerprint for walker in walkers()] == [
+        "9719faf59c1198f8de2ec799c945aba35efdfb25ac0aa795a219e2202c9a6159",
+        "400dcfa9c86663d0a03f05ccc60e2b4283c83f65e5dee528cdfade754b3e739f",
+    ]
+    slab = fcc111("Cu", (1, 1, 2), vacuum=5.0)
+    slab.info.update(seed_name="slab", seed_kind="surface")
+    planned = walkers(
+        [copper(), slab],
+        guards={"framework": ["Cu"], "retries": 2},
+        ensemble="npt_full",
+        temperatures_K=[300],
+        temperature_ramps_K=[[[50, 300.0], [150, 900.0]]],
+        pressures_GPa=[0, 5],
+        replicas=2,
+        n_steps=90,
+    )
+    by_name = {walker.name: walker.fingerprint for walker in planned}
+    assert len(by_name) == 12
+    assert by_name["slab_300K_r0"].startswith("462f7268d9caa21c")
+    assert by_name["crystal_300-900K-in-50-150_5GPa_r1"].startswith("9c4485ea726e9cb7")
+
+
+def test_checkpoint_reads_stored_format(tmp_path):
+    """A file with the keys of version 0.1, written here without the class."""
+    cell = np.diag([4.0, 4.0, 4.0])
+    plain = {
+        "step": 9,
+        "random_state": {"bit_generator": "PCG64"},
+        "energy_eV": -1.5,
+        "good": [6, 12.0],
+        "parts": [{"path": "w/p", "n_frames": 2, "first_frame_id": 3, "last_frame_id": 6}],
+        "events": [],
+        "stopped_by": None,
+        "wall_s": 0.5,
+    }
+    np.savez(
+        tmp_path / "checkpoint.npz",
+        plain=np.array(json.dumps(plain)),
+        positions=np.ones((1, 3)),
+        momenta=np.zeros((1, 3)),
+        cell=cell,
+        good_positions=np.full((1, 3), 2.0),
+        good_cell=2 * cell,
+    )
+    checkpoint = Checkpoint.load(tmp_path)
+    assert (checkpoint.step, checkpoint.energy_eV, checkpoint.barostat) == (9, -1.5, None)
+    assert checkpoint.parts == (Part("w/p", 2, 3, 6),)
+    assert (checkpoint.last_valid.step, checkpoint.last_valid.time_fs) == (6, 12.0)
+    assert np.array_equal(checkpoint.last_valid.positions, np.full((1, 3), 2.0))
+    assert np.array_equal(checkpoint.last_valid.cell, 2 * cell)
+    checkpoint.save(tmp_path / "again")
+    with (
+        np.load(tmp_path / "checkpoint.npz") as stored,
+        np.load(tmp_path / "again" / "checkpoint.npz") as again,
+    ):
+        assert set(stored.files) == set(again.files)
+        assert json.loads(str(again["plain"])) == plain
 
 
 HEATED = {
@@ -84,8 +149,8 @@ HEATED = {
 }
 
 
-def test_kill_minus_nine_and_resume(tmp_path):
-    """A killed exploration, heated in a moving cell, ends with the frames of an unbroken one."""
+def test_killed_exploration_resumes_to_identical_frames(tmp_path):
+    """SIGKILL during a temperature ramp with a flexible cell."""
     script = tmp_path / "explore.py"
     script.write_text(
         "import sys; from pathlib import Path\n"
@@ -97,22 +162,22 @@ def test_kill_minus_nine_and_resume(tmp_path):
     process = subprocess.Popen([sys.executable, str(script)], cwd=ROOT)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "killed").glob("*/checkpoint.npz")):
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "it ended before the signal"
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)  # its workers die with it
+    time.sleep(0.5)  # its workers end with it
     done = sum(steps_done(walker, tmp_path / "killed") for walker in walkers(**HEATED))
     time.sleep(0.5)
     again = sum(steps_done(walker, tmp_path / "killed") for walker in walkers(**HEATED))
     assert 0 < done == again < 2 * 1200
-    unbroken = run_walkers(walkers(**HEATED), Harmonic, tmp_path / "unbroken")
+    uninterrupted = run_walkers(walkers(**HEATED), Harmonic, tmp_path / "uninterrupted")
     resumed = run_walkers(walkers(**HEATED), Harmonic, tmp_path / "killed")
-    assert same(columns(unbroken), columns(resumed))
+    assert same(columns(uninterrupted), columns(resumed))
 
 
-def test_two_processes_never_run_one_walker(tmp_path):
+def test_run_walker_refuses_locked_walker(tmp_path):
     import fcntl
 
     (walker, *_) = walkers()
