@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from ase.calculators.emt import EMT
 
 from mlip_assets.campaign import TrainingSettings
 from mlip_assets.training import TrainedModel, fit_mace
+from mlip_assets.training.trainer import process
 
 #: Two atoms, as crystal and as molecule, at a cut-off too low for physics: about a minute in all.
 TINY_CAMPAIGN = """\
@@ -51,6 +55,19 @@ def tiny_campaign() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def preloaded_trainer() -> Iterator[None]:
+    """Trainers of this process fork from one process, which imports mace-torch once (Linux)."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    program = Path(__file__).with_name("preloaded_trainer.py")
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        command = (sys.executable, "-S", str(program), f"{folder}/socket", str(os.getpid()))
+        patch.setattr(process, "COMMAND", command)
+        yield
 
 
 SEED = 3

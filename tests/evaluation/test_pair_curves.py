@@ -34,7 +34,7 @@ def morse(r):
     return 3.0 * ((1 - np.exp(-1.4 * (r - 2.2))) ** 2 - 1)
 
 
-def test_a_morse_curve_is_smooth_and_repulsive_and_has_its_own_minimum():
+def test_pair_curve_of_morse_potential_is_smooth_repulsive_and_has_its_minimum():
     (curve,) = pair_curves(Toy(morse), ["Cu"])
     assert curve.is_repulsive
     assert curve.is_smooth
@@ -42,18 +42,18 @@ def test_a_morse_curve_is_smooth_and_repulsive_and_has_its_own_minimum():
     assert curve.binding_energy_eV == pytest.approx(-3.0, abs=0.01)
 
 
-def test_a_hole_in_the_core_is_found():
+def test_pair_curve_detects_minimum_in_core():
     (curve,) = pair_curves(Toy(lambda r: morse(r) - 40 * np.exp(-((r - 1.2) ** 2) / 0.02)), ["Cu"])
     assert not curve.is_repulsive
 
 
-def test_a_step_that_the_forces_do_not_know_is_found():
+def test_pair_curve_detects_energy_step_without_force():
     (curve,) = pair_curves(Toy(morse, wrong=lambda r: 0.05 * (r > 4.0)), ["Cu"])
     assert curve.largest_jump_eV == pytest.approx(0.05, abs=0.005)
     assert not curve.is_smooth
 
 
-def test_a_steep_core_is_no_step_however_many_eV_lie_between_two_points():
+def test_pair_curve_of_steep_core_is_smooth():
     (curve,) = pair_curves(
         Toy(lambda r: 150 * np.exp(-9 * (r - 1.3)) * (1 + np.sin(18 * r) / 3)), ["Cu"]
     )
@@ -62,7 +62,7 @@ def test_a_steep_core_is_no_step_however_many_eV_lie_between_two_points():
     assert not curve.is_smooth
 
 
-def test_every_pair_of_elements_has_a_curve_above_its_own_free_atoms():
+def test_pair_curves_are_relative_to_isolated_atoms_for_every_pair():
     curves = pair_curves(EMT(), ["Cu", "Ag"])
     assert [curve.pair for curve in curves] == ["Cu-Cu", "Cu-Ag", "Ag-Ag"]
     for curve in curves:
@@ -70,7 +70,7 @@ def test_every_pair_of_elements_has_a_curve_above_its_own_free_atoms():
         assert abs(curve.energies_eV[-1]) < 0.1 * -curve.binding_energy_eV
 
 
-def test_a_trained_model_repels(trained):
+def test_pair_curve_of_trained_model_is_repulsive(trained):
     (curve,) = pair_curves(trained.calculator(dtype="float64"), trained.elements)
     assert curve.is_repulsive  # by its Ziegler-Biersack-Littmark term, without one such label
     assert curve.is_smooth

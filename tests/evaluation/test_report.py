@@ -1,4 +1,4 @@
-"""The whole report on one trained copper model, its surrogate being EMT, which made the labels."""
+"""The report on one trained copper model; the surrogate is EMT, the potential of the labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from ase.calculators.emt import EMT
 
 from mlip_assets.evaluation import LearningPoint, ModelReport, make_report
+from mlip_assets.evaluation.report import Promotion
 from mlip_assets.figures import comparison_table, report_pictures
 from mlip_assets.release import decide_promotion
 from mlip_assets.training import HeldOut, split_labels
@@ -21,7 +22,7 @@ UNCERTAINTY = asdict(calibrate(np.geomspace(0.02, 0.4, 7), np.geomspace(0.03, 0.
 
 
 class Offset(EMT):
-    """EMT with another zero of energy: 5 eV an atom."""
+    """EMT with another zero of energy: 5 eV per atom."""
 
     def calculate(self, atoms, properties, system_changes):
         super().calculate(atoms, properties, system_changes)
@@ -77,32 +78,51 @@ def test_report_crystal_agrees_with_potential_of_labels(report):
     assert model.equation_of_state.bulk_modulus_GPa == pytest.approx(134, rel=0.5)
     assert report.crystal_formula == "Cu4"
     assert report.labelled_points
-    labels, said = (
+    labels, predictions = (
         np.array([getattr(point, name) for point in report.labelled_points])
         for name in ("pressure_GPa", "model_pressure_GPa")
     )
-    assert np.corrcoef(labels, said)[0, 1] > 0.8
+    assert np.corrcoef(labels, predictions)[0, 1] > 0.8
 
 
 def test_report_contains_stability_tests_and_pair_curves(report):
-    (trial,) = report.stability_tests
+    (test,) = report.stability_tests
     assert report.is_stable
-    assert trial.conserves_energy
-    assert 0 < trial.rdf_difference < 0.6
+    assert test.conserves_energy
+    assert 0 < test.rdf_difference < 0.6
     assert [curve.pair for curve in report.pair_curves] == ["Cu-Cu"]
 
 
 def test_report_opens_as_saved(report, tmp_path):
     pictures = report_pictures(report)
     assert set(pictures) == {"errors", "crystal", "pair_curves", "radial_distribution"}
-    known = replace(report, uncertainty=UNCERTAINTY)
-    assert set(report_pictures(known)) == {*pictures, "uncertainty"}
-    whole = replace(known, pictures=pictures)
+    with_uncertainty = replace(report, uncertainty=UNCERTAINTY)
+    assert set(report_pictures(with_uncertainty)) == {*pictures, "uncertainty"}
+    whole = replace(with_uncertainty, pictures=pictures)
     whole.save(tmp_path)
     assert ModelReport.open(tmp_path) == whole
     json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     replace(report, pictures={}).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_report_of_earlier_release_opens(report, tmp_path):
+    """The stored keys are those of release 0.1: ``trials``, and ``standing`` of the promotion."""
+    promoted = replace(report, promotion=Promotion(True, "not worse", 0.9, 1.01))
+    promoted.save(tmp_path)
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert set(record["trials"][0]) == {
+        *("temperature_K", "n_steps", "stopped_by", "drift_meV_per_atom_per_ps"),
+        *("mean_temperature_K", "distances_A", "distribution", "reference_distribution"),
+    }
+    assert record["promotion"] == {
+        "promoted": True,
+        "reason": "not worse",
+        "ratio": 0.9,
+        "standing": 1.01,
+    }
+    assert not {"stability_tests", "error_ratio_to_best"} & set(record)
+    assert ModelReport.open(tmp_path) == promoted
 
 
 def test_report_pictures_are_not_empty(report):
@@ -115,18 +135,18 @@ def test_report_pictures_are_not_empty(report):
 
 
 def test_make_report_refuses_other_labels_and_empty_test_set(trained, labelled, isolated_energies):
-    asked = {
+    arguments = {
         "surrogate": EMT(),
         "promoted": None,
         "temperatures_K": (300.0,),
         "timestep_fs": 2.0,
-        "trial_steps": 200,
+        "stability_steps": 200,
         "seed": 0,
     }
     with pytest.raises(ValueError, match="not those the model was trained on"):
-        make_report(trained, labelled[1:], isolated_energies, held_out=HeldOut(), **asked)
+        make_report(trained, labelled[1:], isolated_energies, held_out=HeldOut(), **arguments)
     with pytest.raises(ValueError, match="none of the labels is held out"):
-        make_report(trained, labelled, isolated_energies, held_out=HeldOut(), **asked)
+        make_report(trained, labelled, isolated_energies, held_out=HeldOut(), **arguments)
 
 
 def test_to_dataframe_has_the_tables_of_the_report(report):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlip_assets.release import PromotedModels, judge
+from mlip_assets.release import PromotedModels, decide_promotion
 from mlip_assets.release.promotion import TOLERANCE, Promotion
 
 POSITIVE = st.floats(0.1, 1e4)
@@ -20,60 +21,62 @@ def errors(force, energy):
     return {"force_rmse_meV_per_A": force, "energy_rmse_meV_per_atom": energy}
 
 
-def verdict(ours, theirs, *, standing=1.0, is_stable=True):
+def decision(ours, theirs, *, baseline_ratio=1.0, is_stable=True):
     found = {
         "model": errors(*ours),
         "promoted": errors(*theirs),
         "mean_predictor": errors(1e9, 1e9),
     }
-    return judge(found, rival_standing=standing, is_stable=is_stable)
+    return decide_promotion(found, baseline_ratio=baseline_ratio, is_stable=is_stable)
 
 
-def test_better_equal_and_hardly_worse_are_promoted_and_worse_is_not():
-    assert verdict((90, 9), (100, 10)).promoted
-    assert verdict((100, 10), (100, 10)).promoted
-    assert verdict((101, 10), (100, 10)).promoted
-    worse = verdict((100, 12), (100, 10))
+def test_decide_promotion_accepts_better_equal_and_within_tolerance_only():
+    assert decision((90, 9), (100, 10)).promoted
+    assert decision((100, 10), (100, 10)).promoted
+    assert decision((101, 10), (100, 10)).promoted
+    worse = decision((100, 12), (100, 10))
     assert not worse.promoted
     assert worse.ratio == pytest.approx(math.sqrt(1.2))
     assert worse.reason.startswith("worse: 1.095 × the force and energy RMSE of the promoted model")
 
 
-def test_without_a_promoted_model_the_mean_predictor_is_to_be_beaten():
-    rival = {"mean_predictor": errors(100, 10)}
-    first = judge({"model": errors(50, 5), **rival}, rival_standing=1.3, is_stable=True)
+def test_decide_promotion_compares_first_model_with_mean_predictor():
+    baseline = {"mean_predictor": errors(100, 10)}
+    first = decide_promotion(
+        {"model": errors(50, 5), **baseline}, baseline_ratio=1.3, is_stable=True
+    )
     assert first.promoted
-    assert first.standing == 1
+    assert first.error_ratio_to_best == 1
     assert "of the mean predictor" in first.reason
-    assert not judge(
-        {"model": errors(110, 11), **rival}, rival_standing=1.0, is_stable=True
+    assert not decide_promotion(
+        {"model": errors(110, 11), **baseline}, baseline_ratio=1.0, is_stable=True
     ).promoted
 
 
-def test_a_gain_in_forces_may_pay_for_energies():
-    assert verdict((80, 11), (100, 10)).promoted
+def test_decide_promotion_accepts_lower_force_error_with_higher_energy_error():
+    assert decision((80, 11), (100, 10)).promoted
 
 
-def test_an_unstable_model_is_never_promoted_nor_one_without_errors():
-    unstable = verdict((1, 1), (100, 10), is_stable=False)
+def test_decide_promotion_refuses_unstable_model_and_model_without_errors():
+    unstable = decision((1, 1), (100, 10), is_stable=False)
     assert not unstable.promoted
-    assert "broke a guard" in unstable.reason
-    assert not verdict((None, 1), (100, 10)).promoted
+    assert "a guard stopped" in unstable.reason
+    assert not decision((None, 1), (100, 10)).promoted
 
 
 @given(start=st.tuples(POSITIVE, POSITIVE), steps=st.lists(st.floats(0.9, 1.1), max_size=30))
-def test_models_each_a_little_worse_cannot_creep_away_from_the_best(start, steps):
-    promoted, standing, best = start, 1.0, start
+def test_decide_promotion_small_losses_cannot_accumulate(start, steps):
+    promoted, ratio, best = start, 1.0, start
     for factor in steps:
         candidate = tuple(error * factor for error in promoted)
-        found = verdict(candidate, promoted, standing=standing)
+        found = decision(candidate, promoted, baseline_ratio=ratio)
         if found.promoted:
-            promoted, standing = candidate, found.standing
+            promoted, ratio = candidate, found.error_ratio_to_best
             best = min(best, candidate)
         assert promoted[0] <= best[0] * (1 + TOLERANCE) * (1 + 1e-9)
 
 
-def test_promoting_points_to_a_copy_that_stays(trained, tmp_path):
+def test_promoted_models_point_to_stored_copy(trained, tmp_path):
     models = PromotedModels(tmp_path)
     assert models.name is None
     with pytest.raises(FileNotFoundError):
@@ -85,6 +88,15 @@ def test_promoting_points_to_a_copy_that_stays(trained, tmp_path):
     assert found == first
     assert model.weights_sha256 == trained.weights_sha256
     assert model.model_file.parent.parent == tmp_path
+    record = json.loads((tmp_path / "promoted.json").read_text())
+    assert record == {  # the keys of release 0.1
+        "model": models.name,
+        "weights_sha256": trained.weights_sha256,
+        "promoted": True,
+        "reason": "the first",
+        "ratio": 0.5,
+        "standing": 1.0,
+    }
     (tmp_path / "promoted.json").write_text(
         (tmp_path / "promoted.json").read_text().replace(trained.weights_sha256, "f" * 64)
     )
@@ -92,14 +104,14 @@ def test_promoting_points_to_a_copy_that_stays(trained, tmp_path):
         models.in_use()
 
 
-def test_a_kill_while_promoting_leaves_the_earlier_one(trained, tmp_path):
-    """Killed where the copy is there and the pointer is not: what was promoted still is."""
+def test_promoted_models_keep_earlier_model_after_kill(trained, tmp_path):
+    """The process is killed after the copy and before the pointer; the earlier model stays in use."""
     PromotedModels(tmp_path).promote(trained, Promotion(True, "the first", 0.5, 1.0))
     script = (
         "import os, signal\n"
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from mlip_assets.training import promotion\n"
+        "from mlip_assets.release import promotion\n"
         f"models = promotion.PromotedModels(Path({str(tmp_path)!r}))\n"
         "model, first = models.in_use()\n"
         "other = replace(model, weights_sha256='e' * 64)\n"

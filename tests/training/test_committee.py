@@ -1,4 +1,4 @@
-"""A real committee of three small models, and the calibration on errors of known origin."""
+"""A committee of three small models, and the calibration on errors of known distribution."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from mlip_assets.surrogates import force_spread
 from mlip_assets.surrogates.batch import evaluate
 from mlip_assets.surrogates.committee import Committee
 from mlip_assets.surrogates.finding import find_surrogate
-from mlip_assets.training import TrainedModel, TrainingError, fit_mace, fitting
-from mlip_assets.training.committee import SHARE, calibrate, member_splits
+from mlip_assets.training import TrainedModel, TrainingError, fit_mace
+from mlip_assets.training.committee import MEMBER_FRACTION, calibrate, member_splits
 from mlip_assets.training.splits import Split, split_labels
+from mlip_assets.training.trainer import run
 
 SEED = 3
 
@@ -37,7 +38,7 @@ def split(labelled, settings) -> Split:
 
 @pytest.fixture(scope="module")
 def committee(trained, labelled, isolated_energies, settings, work_dir) -> TrainedModel:
-    """The session's model and two more, the second of which fails at the first attempt."""
+    """The model of the session and two members; the second fails at the first attempt."""
     of_three = settings.model_copy(update={"committee": 3})
     folders = []
 
@@ -45,11 +46,11 @@ def committee(trained, labelled, isolated_energies, settings, work_dir) -> Train
         folders.append(folder.name)
         if folders == ["committee_1", "committee_2"]:
             raise TrainingError("killed")
-        return fitting_run_trainer(arguments, folder, **options)
+        return real_run_trainer(arguments, folder, **options)
 
-    fitting_run_trainer = fitting.run_trainer
+    real_run_trainer = run.run_trainer
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "run_trainer", run_trainer)
+        patch.setattr(run, "run_trainer", run_trainer)
         fit = (labelled, isolated_energies, of_three)
         with pytest.raises(TrainingError, match="killed"):
             fit_mace(*fit, work_dir=work_dir, seed=SEED)
@@ -60,16 +61,17 @@ def committee(trained, labelled, isolated_energies, settings, work_dir) -> Train
 
 @pytest.fixture(scope="module")
 def own_model(committee, tmp_path_factory):
-    """As a campaign explores with it that has promoted it."""
-    folder = tmp_path_factory.mktemp("promoted")
-    PromotedModels(folder).promote(committee, Promotion(True, "the first", 0.5, 1.0))
-    return find_surrogate("own-model", device="cpu", dtype="float32", own_models=folder)
+    """The promoted model as a surrogate of the exploration."""
+    models = PromotedModels(tmp_path_factory.mktemp("promoted"))
+    models.promote(committee, Promotion(True, "the first", 0.5, 1.0))
+    in_use, _ = models.in_use()
+    return find_surrogate("own-model", device="cpu", dtype="float32", own_model=in_use)
 
 
-def test_the_model_is_what_it_is_without_a_committee_whose_members_differ(trained, committee):
+def test_committee_does_not_change_main_model_and_members_differ(trained, committee):
     import torch
 
-    from mlip_assets.training import state_dict_sha256
+    from mlip_assets.surrogates.mace_calculator import state_dict_sha256
 
     assert committee.weights_sha256 == trained.weights_sha256
     assert committee.metrics["splits"] == trained.metrics["splits"]
@@ -80,30 +82,30 @@ def test_the_model_is_what_it_is_without_a_committee_whose_members_differ(traine
     assert len({state_dict_sha256(module) for module in modules}) == 3
 
 
-def test_members_see_most_of_the_training_labels_and_nothing_held_out(committee, split):
+def test_committee_members_train_on_80_percent_without_held_out_frames(committee, split):
     folder = committee.model_file.parents[1]
 
     def energies(frames):
         return {round(float(frame.info["REF_energy"]), 6) for frame in frames}
 
-    taught = []
+    training_energies = []
     for number in (1, 2):
-        taught.append(energies(read(folder / f"committee_{number}" / "train.xyz", ":")))
-        picking = energies(read(folder / f"committee_{number}" / "valid.xyz", ":"))
-        assert picking == energies(split.valid)
-        assert taught[-1] < energies(split.train)
-        assert len(taught[-1]) == round(SHARE * len(split.train))
-        assert not taught[-1] & energies(split.test)
-    assert taught[0] != taught[1]
+        training_energies.append(energies(read(folder / f"committee_{number}" / "train.xyz", ":")))
+        validation_energies = energies(read(folder / f"committee_{number}" / "valid.xyz", ":"))
+        assert validation_energies == energies(split.valid)
+        assert training_energies[-1] < energies(split.train)
+        assert len(training_energies[-1]) == round(MEMBER_FRACTION * len(split.train))
+        assert not training_energies[-1] & energies(split.test)
+    assert training_energies[0] != training_energies[1]
 
 
-def test_the_spread_grows_away_from_the_data_and_is_that_of_the_exploration(
+def test_committee_spread_increases_outside_training_data_and_equals_that_of_exploration(
     committee, own_model, split
 ):
     calculator = own_model.calculator()
     near = [found.force_spread.max() for found in evaluate(calculator, split.test)]
-    known = committee.metrics["uncertainty"]
-    np.testing.assert_allclose(near, known["spreads_eV_per_A"], rtol=1e-3)
+    calibration = committee.metrics["uncertainty"]
+    np.testing.assert_allclose(near, calibration["spreads_eV_per_A"], rtol=1e-3)
 
     far = []
     for frame in split.test:
@@ -116,21 +118,21 @@ def test_the_spread_grows_away_from_the_data_and_is_that_of_the_exploration(
     assert np.median(far, axis=0).min() > 2 * np.median(near)
 
 
-def test_the_calibration_is_of_the_models_errors_on_the_held_out_frames(committee, split):
-    known = committee.metrics["uncertainty"]
+def test_calibration_uses_errors_of_main_model_on_held_out_frames(committee, split):
+    calibration = committee.metrics["uncertainty"]
     predicted = committee.parity["test_forces_predicted"]
     errors = predicted - committee.parity["test_forces_reference"]
     each = np.split(errors, np.cumsum([len(frame) for frame in split.test])[:-1])
     rmse = [np.sqrt(np.mean(error**2)) for error in each]
-    np.testing.assert_allclose(known["errors_eV_per_A"], rmse, rtol=1e-6)
-    assert (known["n_frames"], known["frames"]) == (len(split.test), "held-out")
-    assert 0.1 < known["scale"] < 10
-    assert 0 <= known["within_1"] <= known["within_2"] <= 1
+    np.testing.assert_allclose(calibration["errors_eV_per_A"], rmse, rtol=1e-6)
+    assert (calibration["n_frames"], calibration["frames"]) == (len(split.test), "held-out")
+    assert 0.1 < calibration["scale"] < 10
+    assert 0 <= calibration["within_1"] <= calibration["within_2"] <= 1
 
 
 @given(scale=st.floats(0.05, 20), seed=st.integers(0, 2**32 - 1), n_members=st.integers(2, 5))
-def test_the_known_scale_is_recovered(scale, seed, n_members):
-    """Errors drawn from a Gaussian whose width is the spread times a scale."""
+def test_calibrate_recovers_known_scale(scale, seed, n_members):
+    """Errors from a Gaussian with the standard deviation ``scale * spread``."""
     generator = np.random.default_rng(seed)
     n_frames, n_atoms = 60, 6
     widths = 10 ** generator.uniform(-2, 0, n_frames)
@@ -149,14 +151,14 @@ def test_the_known_scale_is_recovered(scale, seed, n_members):
     assert found.within_2 > 0.9
 
 
-def test_spreads_that_say_nothing_are_seen_to_say_nothing():
+def test_calibrate_finds_no_correlation_of_independent_spreads():
     generator = np.random.default_rng(0)
     found = calibrate(generator.uniform(0.1, 1, 400), generator.uniform(0.1, 1, 400))
     assert abs(found.spearman) < 0.2
     assert calibrate(np.ones(6), np.ones(6)).spearman is None
 
 
-def test_no_scale_is_made_of_too_few_frames_and_none_of_rounding():
+def test_calibrate_gives_no_scale_for_few_frames_and_ignores_rounding():
     few = calibrate(np.ones(4), np.ones(4))
     assert (few.scale, few.spearman, few.within_1) == (None, None, None)
     assert few.reason == "4 held-out frames, fewer than 5"
@@ -164,24 +166,26 @@ def test_no_scale_is_made_of_too_few_frames_and_none_of_rounding():
     assert (by_symmetry.n_frames, by_symmetry.scale) == (9, 1.0)
 
 
-def test_too_few_labels_make_no_committee_and_no_element_is_lost(split, caplog):
+def test_member_splits_need_ten_labels_and_keep_every_element(split, caplog):
     small = replace(split, train=split.train[:9])
     with caplog.at_level(logging.WARNING):
         assert member_splits(small, 2, seed=0) == []
     assert "too few for a committee" in caplog.text
 
-    silver = split.train[0].copy()
-    silver.symbols[0] = "Ag"
-    mixed = replace(split, train=[silver, *split.train[1:]])
+    frame_with_silver = split.train[0].copy()
+    frame_with_silver.symbols[0] = "Ag"
+    mixed = replace(split, train=[frame_with_silver, *split.train[1:]])
     members = member_splits(mixed, 30, seed=0)
-    assert all(member.train[0] is silver for member in members)
+    assert all(member.train[0] is frame_with_silver for member in members)
     again = member_splits(mixed, 2, seed=0)
     assert [[id(f) for f in m.train] for m in again] == [
         [id(f) for f in m.train] for m in members[:2]
     ]
 
 
-def test_a_committee_opens_as_it_was_saved_and_a_changed_member_is_refused(committee, tmp_path):
+def test_trained_model_with_committee_opens_as_saved_and_refuses_changed_member(
+    committee, tmp_path
+):
     committee.save(tmp_path)
     opened = TrainedModel.open(tmp_path)
     assert [file.name for file in opened.members] == ["committee_1.model", "committee_2.model"]
@@ -197,12 +201,12 @@ def test_a_committee_opens_as_it_was_saved_and_a_changed_member_is_refused(commi
     assert TrainedModel.open(tmp_path).members == ()
 
 
-def test_its_own_model_is_a_committee_that_is_tuned_from_the_model_itself(
+def test_own_model_is_committee_and_fine_tuning_starts_from_main_model(
     committee, own_model, tmp_path
 ):
     import torch
 
-    from mlip_assets.training import state_dict_sha256
+    from mlip_assets.surrogates.mace_calculator import state_dict_sha256
 
     assert isinstance(own_model, Committee)
     assert (own_model.name, own_model.elements()) == ("own-model", ("Cu",))
@@ -212,7 +216,7 @@ def test_its_own_model_is_a_committee_that_is_tuned_from_the_model_itself(
     assert state_dict_sha256(module) == committee.weights_sha256
 
 
-def test_the_same_model_with_another_committee_is_promoted_beside_it(committee, tmp_path):
+def test_promoted_models_store_each_committee_of_one_model_separately(committee, tmp_path):
     models, verdict = PromotedModels(tmp_path), Promotion(True, "not worse", 1.0, 1.0)
     for members in (committee.members, committee.members[:1], ()):
         models.promote(replace(committee, members=members), verdict)

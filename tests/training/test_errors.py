@@ -24,7 +24,7 @@ def metrics(trained, split):
     return evaluate(trained.model_file, split.by_name)
 
 
-def test_errors_agree_with_a_separate_computation(calculator, split, metrics):
+def test_evaluate_errors_agree_with_separate_computation(calculator, split, metrics):
     energy_errors, force_errors, stress_errors = [], [], []
     for frame in split.test:
         atoms = frame.copy()
@@ -51,7 +51,7 @@ def test_errors_agree_with_a_separate_computation(calculator, split, metrics):
     assert ratio == pytest.approx(6.2415, rel=1e-4)  # 1 GPa in meV/Å³
 
 
-def test_the_mean_predictor_is_that_of_the_training_set(split, metrics):
+def test_evaluate_mean_predictor_uses_training_set(split, metrics):
     energies = [frame.info["REF_energy"] / len(frame) for frame in split.train]
     held_out = [frame.info["REF_energy"] / len(frame) for frame in split.test]
     forces = np.concatenate([frame.arrays["REF_forces"] for frame in split.test])
@@ -62,7 +62,7 @@ def test_the_mean_predictor_is_that_of_the_training_set(split, metrics):
     )
 
 
-def test_kinds_partition_the_held_out_frames_only(split, metrics):
+def test_evaluate_by_seed_kind_partitions_sets_other_than_train(split, metrics):
     assert set(metrics["by_seed_kind"]) == {"valid", "test"}
     by_kind = metrics["by_seed_kind"]["test"]
     assert sum(errors["n_frames"] for errors in by_kind.values()) == len(split.test)
@@ -76,7 +76,7 @@ def test_kinds_partition_the_held_out_frames_only(split, metrics):
     assert np.sqrt(squares / sum(atoms_of.values())) == pytest.approx(whole)
 
 
-def test_temperatures_partition_the_held_out_frames(trained, split):
+def test_evaluate_by_temperature_partitions_held_out_frames(trained, split):
     frames = [frame.copy() for frame in split.test]
     for i, frame in enumerate(frames[1:]):
         frame.info["target_temperature_K"] = (300.0, 1200.0)[i % 2]
@@ -86,7 +86,7 @@ def test_temperatures_partition_the_held_out_frames(trained, split):
     assert found == {"300": -(-n_warm // 2), "1200": n_warm // 2, "unknown": 1}
 
 
-def test_what_cannot_be_compared_is_null_in_json(trained, labelled):
+def test_evaluate_gives_null_for_missing_stress_labels(trained, labelled):
     clusters = [frame for frame in labelled if not frame.pbc.any()]
     metrics = evaluate(trained.model_file, {"train": clusters})
     assert metrics["splits"]["train"]["stress_rmse_GPa"] is None
@@ -94,5 +94,5 @@ def test_what_cannot_be_compared_is_null_in_json(trained, labelled):
     json.dumps(metrics, allow_nan=False)
 
 
-def test_training_metrics_are_what_evaluate_finds(trained, metrics):
+def test_trained_model_metrics_equal_those_of_evaluate(trained, metrics):
     assert trained.metrics["splits"]["test"] == pytest.approx(metrics["splits"]["test"])

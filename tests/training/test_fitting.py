@@ -15,7 +15,8 @@ from ase.io import read, write
 from mlip_assets.figures import training_curve
 from mlip_assets.training import HeldOut, LabelError, TrainingError, fit_mace
 from mlip_assets.training.labels import structure_sha256
-from mlip_assets.training.trainer import OutOfMemoryError, run_trainer, verify_log
+from mlip_assets.training.trainer.log import verify_log
+from mlip_assets.training.trainer.process import OutOfMemoryError, run_trainer
 
 SEED = 3
 
@@ -26,12 +27,12 @@ def only_folder(work_dir: Path) -> Path:
 
 
 def first_epochs(log: str) -> list[int]:
-    """The epoch each of the runs in a log began with."""
+    """The first epoch of each run in a log."""
     runs = log.split("Started training")[1:]
     return [int(re.search(r"Epoch (\d+): ", run).group(1)) for run in runs]
 
 
-def test_a_short_fit_beats_the_mean_predictor(trained):
+def test_fit_mace_short_fit_beats_mean_predictor(trained):
     errors = trained.metrics["splits"]["test"]
     baseline = trained.metrics["mean_predictor"]["test"]
     assert errors["force_rmse_meV_per_A"] < 0.5 * baseline["force_rmse_meV_per_A"]
@@ -40,28 +41,28 @@ def test_a_short_fit_beats_the_mean_predictor(trained):
     assert (trained.elements, trained.start_from) == (("Cu",), "scratch")
 
 
-def test_a_finished_fit_is_reused_whatever_the_order(
+def test_fit_mace_reuses_finished_fit_for_any_order_of_labels(
     trained, labelled, isolated_energies, settings, work_dir, monkeypatch, caplog
 ):
     def refuse(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", refuse)
+    monkeypatch.setattr("mlip_assets.training.trainer.run.run_trainer", refuse)
     with caplog.at_level(logging.INFO):
         again = fit_mace(labelled[::-1], isolated_energies, settings, work_dir=work_dir, seed=SEED)
-    assert "reusing the finished model" in caplog.text
+    assert "the finished model in" in caplog.text
     assert again.weights_sha256 == trained.weights_sha256
     with pytest.raises(AssertionError, match="trained again"):
         fit_mace(labelled, isolated_energies, settings, work_dir=work_dir, seed=SEED + 1)
 
 
-def test_what_is_held_out_is_on_record_before_anything_is_trained(
+def test_fit_mace_records_held_out_frames_before_training(
     labelled, isolated_energies, settings, tmp_path, monkeypatch
 ):
     def refuse(*args, **kwargs):
         raise TrainingError("killed")
 
-    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", refuse)
+    monkeypatch.setattr("mlip_assets.training.trainer.run.run_trainer", refuse)
     record, known = tmp_path / "held_out.json", HeldOut()
     for n_labels in (30, 30, 40):
         with pytest.raises(TrainingError, match="killed"):
@@ -90,21 +91,21 @@ def test_what_is_held_out_is_on_record_before_anything_is_trained(
 
 
 def energy_of(frame) -> float:
-    """What tells a frame apart, though the file rounds its positions."""
+    """Identifies a frame also where the file rounds its positions."""
     return round(frame.info["REF_energy"], 6)
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_with_a_batch_that_fits(
+def test_fit_mace_resumes_killed_training_with_smaller_batch(
     labelled, isolated_energies, settings, tmp_path, monkeypatch
 ):
-    """That the GPU is too small is played; all else is real."""
+    """Only the small memory of the GPU is simulated."""
 
     def small_gpu(arguments, *args, **options):
         if arguments["batch_size"] > 2:
             raise OutOfMemoryError("CUDA out of memory")
         return run_trainer(arguments, *args, **options)
 
-    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", small_gpu)
+    monkeypatch.setattr("mlip_assets.training.trainer.run.run_trainer", small_gpu)
     patient = settings.model_copy(update={"max_epochs": 20})
     labels, work_dir = tmp_path / "labels.xyz", tmp_path / "work"
     write(labels, labelled)  # its rounding is part of the data: both runs read the file
@@ -135,7 +136,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_with_a_batch_that_fits(
     assert second > 0
     assert "Epoch 19: " in text
     training = model.metrics["training"]
-    assert training["curve"]["epoch"] == list(range(20)), "no epoch lost or told twice"
+    assert training["curve"]["epoch"] == list(range(20)), "no epoch is missing or recorded twice"
     assert (training["epochs"], training["stopped_early"]) == (20, False)
     assert training["batch_size"] == 2
     errors, baseline = model.metrics["splits"]["test"], model.metrics["mean_predictor"]["test"]
@@ -151,10 +152,10 @@ def wait_for_log(work_dir: Path, process: subprocess.Popen, line: str) -> Path:
             if line in log.read_text():
                 return log
         time.sleep(0.05)
-    raise AssertionError(f"{line!r} never came")
+    raise AssertionError(f"{line!r} was not logged")
 
 
-def test_fine_tuning_keeps_the_elements_of_the_labels_and_starts_ahead(
+def test_fine_tuning_keeps_elements_of_labels_and_starts_from_low_errors(
     trained, labelled, isolated_energies, settings, tmp_path
 ):
     tuning = settings.model_copy(
@@ -178,7 +179,7 @@ def test_fine_tuning_keeps_the_elements_of_the_labels_and_starts_ahead(
     assert (tuned.elements, tuned.start_from) == (("Cu",), "surrogate")
 
 
-def test_fine_tuning_needs_a_model_that_knows_the_elements(
+def test_fine_tuning_requires_model_with_elements_of_labels(
     trained, labelled, isolated_energies, settings, tmp_path
 ):
     tuning = settings.model_copy(update={"start_from": "surrogate"})
@@ -187,7 +188,7 @@ def test_fine_tuning_needs_a_model_that_knows_the_elements(
     silver = [frame.copy() for frame in labelled]
     for frame in silver:
         frame.symbols[:] = "Ag"
-    with pytest.raises(ValueError, match="does not know Ag"):
+    with pytest.raises(ValueError, match="does not support Ag"):
         fit_mace(
             silver,
             {"Ag": isolated_energies["Cu"]},
@@ -198,21 +199,21 @@ def test_fine_tuning_needs_a_model_that_knows_the_elements(
         )
 
 
-def test_training_stops_early_in_both_stages_and_says_so(
+def test_fit_mace_stops_early_in_both_stages_and_records_it(
     labelled, isolated_energies, settings, tmp_path
 ):
-    """So large a step that the validation loss soon rises; the epochs it had are told as they come."""
+    """With a learning rate at which the validation loss soon increases; epochs are reported."""
     impatient = settings.model_copy(
         update={"patience": 2, "max_epochs": 60, "learning_rate": 0.2, "batch_size": 10}
     )
-    told = []
+    reports = []
     model = fit_mace(
         labelled,
         isolated_energies,
         impatient,
         work_dir=tmp_path,
         seed=SEED,
-        on_told=told.append,
+        on_progress=reports.append,
     )
     log = (only_folder(tmp_path) / "train.log").read_text()
     assert log.count("without improvement and starting Stage Two") == 1
@@ -225,10 +226,10 @@ def test_training_stops_early_in_both_stages_and_says_so(
     assert next(e for e in epochs if e >= 45) == stage_two
     assert max(e for e in epochs if e < 45) < 44
     assert epochs[-1] < 59
-    assert set(told[-1].figures) == {"loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A"}
+    assert set(reports[-1].metrics) == {"loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A"}
 
 
-def test_the_curve_is_the_course_of_the_training(trained):
+def test_training_curve_has_every_epoch_and_the_best_one_is_kept(trained):
     training = trained.metrics["training"]
     curve = training["curve"]
     assert curve["epoch"] == list(range(16))
@@ -243,24 +244,24 @@ def test_the_curve_is_the_course_of_the_training(trained):
     assert training_curve(trained).startswith(b"\x89PNG")
 
 
-def test_a_batch_of_one_that_does_not_fit_is_the_end(
+def test_fit_mace_fails_when_batch_of_one_exceeds_memory(
     labelled, isolated_energies, settings, tmp_path, monkeypatch
 ):
-    asked = []
+    batch_sizes = []
 
     def tiny_gpu(arguments, *args, **options):
-        asked.append((arguments["batch_size"], arguments["valid_batch_size"]))
+        batch_sizes.append((arguments["batch_size"], arguments["valid_batch_size"]))
         raise OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("mlip_assets.training.fitting.run_trainer", tiny_gpu)
+    monkeypatch.setattr("mlip_assets.training.trainer.run.run_trainer", tiny_gpu)
     large = settings.model_copy(update={"batch_size": 16})
     with pytest.raises(OutOfMemoryError):
         fit_mace(labelled, isolated_energies, large, work_dir=tmp_path, seed=SEED)
-    assert asked == [(16, 4), (8, 2), (4, 1), (2, 1), (1, 1)]
+    assert batch_sizes == [(16, 4), (8, 2), (4, 1), (2, 1), (1, 1)]
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("message", "error"),
     [
         (
             "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
@@ -270,36 +271,38 @@ def test_a_batch_of_one_that_does_not_fit_is_the_end(
         ("RuntimeError: CUDA error: device-side assert triggered", TrainingError),
     ],
 )
-def test_too_little_memory_is_told_from_other_ends(tmp_path, monkeypatch, said, error):
+def test_run_trainer_distinguishes_out_of_memory_from_other_errors(
+    tmp_path, monkeypatch, message, error
+):
     trainer = tmp_path / "trainer"
-    trainer.write_text(f"#!/bin/sh\necho '{said}'; exit 1\n")
+    trainer.write_text(f"#!/bin/sh\necho '{message}'; exit 1\n")
     trainer.chmod(0o755)
-    monkeypatch.setattr("mlip_assets.training.trainer.sys.executable", str(trainer))
+    monkeypatch.setattr("mlip_assets.training.trainer.process.COMMAND", [str(trainer)])
     with pytest.raises(TrainingError, match="exit status 1") as raised:
         run_trainer({}, tmp_path, device="cpu", on_line=lambda line: None)
     assert type(raised.value) is error
 
 
-def test_three_labels_are_refused(labelled, isolated_energies, settings, tmp_path):
+def test_fit_mace_refuses_three_labels(labelled, isolated_energies, settings, tmp_path):
     with pytest.raises(ValueError, match="3 labels are too few"):
         fit_mace(labelled[:3], isolated_energies, settings, work_dir=tmp_path, seed=SEED)
 
 
-def test_one_absurd_energy_is_refused_by_name(labelled, isolated_energies, settings, tmp_path):
+def test_fit_mace_refuses_energy_outlier_by_name(labelled, isolated_energies, settings, tmp_path):
     frames = [frame.copy() for frame in labelled]
-    frames[7].info["REF_energy"] -= 8 * len(frames[7])  # still within what matter can have
-    with pytest.raises(LabelError, match=r"frame 7000 .* 7\.9 below the median of 32 alike"):
+    frames[7].info["REF_energy"] -= 8 * len(frames[7])  # still in the range of formation energies
+    with pytest.raises(LabelError, match=r"frame 7000 .* 7\.9 below the median of 32 frames"):
         fit_mace(frames, isolated_energies, settings, work_dir=tmp_path, seed=SEED)
 
 
-def test_a_trainer_that_dies_is_told_with_its_last_lines(tmp_path):
+def test_run_trainer_error_contains_last_lines(tmp_path):
     arguments = {"name": "x", "train_file": "missing.xyz", "E0s": "{29: 0.0}", "seed": 0}
     with pytest.raises(TrainingError, match=r"(?s)exit status 1.*train\.log.*missing\.xyz"):
         run_trainer(arguments, tmp_path, device="cpu", on_line=lambda line: None)
     assert "Traceback" in (tmp_path / "train.log").read_text()
 
 
-SOUND = [
+VALID_LOG = [
     "INFO: Using foundation model m.model as initial checkpoint.",
     "INFO: Total number of configurations: train=8, valid=2, tests=[],",
     "INFO: Atomic Energies used (z: eV) for head Default: {14: -0.5}",
@@ -307,8 +310,8 @@ SOUND = [
 ]
 
 
-REPLAYED = [
-    *SOUND,
+REPLAY_LOG = [
+    *VALID_LOG,
     "INFO: Using multiheads finetuning mode, setting learning rate to 0.0001 and EMA to True",
     "INFO: Using heads: ['Default', 'pt_head']",
     "INFO: Total number of configurations in pretraining: train=18, valid=2",
@@ -316,42 +319,42 @@ REPLAYED = [
 
 
 def verify(lines, **changes):
-    asked = {
+    request = {
         "isolated_energies": {14: -0.5},
         "n_train": 8,
         "n_valid": 2,
         "foundation_model": Path("m.model"),
     }
-    verify_log(lines, **{**asked, **changes})
+    verify_log(lines, **{**request, **changes})
 
 
-def test_the_log_of_a_sound_training_passes():
-    verify(SOUND)
-    verify(REPLAYED, n_replay=(18, 2))
+def test_verify_log_accepts_log_of_requested_training():
+    verify(VALID_LOG)
+    verify(REPLAY_LOG, n_replay=(18, 2))
 
 
 @pytest.mark.parametrize(
     ("lines", "changes", "message"),
     [
-        ([*SOUND, "WARNING: No energies found with key 'energy'"], {}, "No energies found"),
-        ([*SOUND, "INFO: Using multiheads finetuning mode"], {}, "replay head"),
-        (REPLAYED, {}, "replay head, which was not asked for"),
-        (SOUND, {"n_replay": (18, 2)}, "no replay head"),
-        (REPLAYED, {"n_replay": (19, 2)}, r"other structures than 19 \+ 2"),
-        (SOUND[:-1], {}, "stage two"),
-        (SOUND[1:], {}, "did not use the foundation model"),
-        (SOUND, {"foundation_model": None}, "used a foundation model"),
-        (SOUND, {"n_train": 9}, r"other frames than 9 \+ 2"),
-        (SOUND, {"isolated_energies": {14: 0.0}}, "isolated energies"),
+        ([*VALID_LOG, "WARNING: No energies found with key 'energy'"], {}, "No energies found"),
+        ([*VALID_LOG, "INFO: Using multiheads finetuning mode"], {}, "replay head"),
+        (REPLAY_LOG, {}, "replay head, which was not requested"),
+        (VALID_LOG, {"n_replay": (18, 2)}, "no replay head"),
+        (REPLAY_LOG, {"n_replay": (19, 2)}, r"other structures than 19 \+ 2"),
+        (VALID_LOG[:-1], {}, "stage two"),
+        (VALID_LOG[1:], {}, "did not use the foundation model"),
+        (VALID_LOG, {"foundation_model": None}, "used a foundation model"),
+        (VALID_LOG, {"n_train": 9}, r"other frames than 9 \+ 2"),
+        (VALID_LOG, {"isolated_energies": {14: 0.0}}, "isolated-atom energies"),
     ],
 )
-def test_a_trainer_that_did_something_else_is_refused(lines, changes, message):
+def test_verify_log_refuses_other_training(lines, changes, message):
     with pytest.raises(TrainingError, match=message):
         verify(lines, **changes)
 
 
 @pytest.mark.slow
-def test_the_same_training_twice_gives_the_same_weights(
+def test_fit_mace_twice_gives_equal_weights(
     trained, labelled, isolated_energies, settings, tmp_path
 ):
     again = fit_mace(labelled, isolated_energies, settings, work_dir=tmp_path, seed=SEED)
@@ -361,7 +364,7 @@ def test_the_same_training_twice_gives_the_same_weights(
 
 
 @pytest.mark.slow
-def test_free_clusters_alone_can_be_learnt(labelled, isolated_energies, settings, tmp_path):
+def test_fit_mace_trains_on_isolated_clusters_only(labelled, isolated_energies, settings, tmp_path):
     clusters = [frame for frame in labelled if not frame.pbc.any()]
     model = fit_mace(
         clusters,

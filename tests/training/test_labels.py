@@ -15,7 +15,7 @@ def altered(labelled, change):
     return frames
 
 
-def test_sound_labels_pass(labelled, isolated_energies):
+def test_check_labels_accepts_valid_labels(labelled, isolated_energies):
     check_labels(labelled, isolated_energies)
 
 
@@ -32,22 +32,22 @@ def test_sound_labels_pass(labelled, isolated_energies):
         (lambda a: a.symbols.__setitem__(0, "Ag"), "isolated_energies lacks Ag"),
     ],
 )
-def test_a_bad_label_is_named(labelled, isolated_energies, change, message):
+def test_check_labels_names_invalid_label(labelled, isolated_energies, change, message):
     with pytest.raises(LabelError, match=f"frame 2000 .*{message}"):
         check_labels(altered(labelled, change), isolated_energies)
 
 
-def test_a_dimer_may_lie_as_high_as_its_core_pushes_it(labelled, isolated_energies):
+def test_check_labels_accepts_any_positive_energy_of_dimer(labelled, isolated_energies):
     frames = [atoms.copy() for atoms in labelled[:6]]
     crushed = Atoms("Cu2", [[0, 0, 0], [0.8, 0, 0]], info={"REF_energy": 300.0})
     crushed.arrays["REF_forces"] = np.array([[-1400.0, 0, 0], [1400.0, 0, 0]])
     with pytest.raises(LabelError, match=r"formation energy .* is outside"):
         check_labels([*frames, crushed], isolated_energies)
     crushed.info["seed_kind"] = "dimer"
-    check_labels([*frames, *[crushed] * 8], isolated_energies)  # nor is nothing bound
+    check_labels([*frames, *[crushed] * 8], isolated_energies)  # dimers do not count in the median
 
 
-def test_the_gates_of_the_campaign_judge_energies_that_stand_alone(labelled, isolated_energies):
+def test_check_labels_applies_gates_of_campaign_to_energy_outliers(labelled, isolated_energies):
     def lift(atoms):
         atoms.info["REF_energy"] += 6.0 * len(atoms)
 
@@ -59,20 +59,20 @@ def test_the_gates_of_the_campaign_judge_energies_that_stand_alone(labelled, iso
     check_labels(frames, isolated_energies, wider)
 
 
-def test_free_atoms_of_another_kind_are_refused(labelled):
+def test_check_labels_refuses_inconsistent_isolated_atoms(labelled):
     with pytest.raises(LabelError, match="same settings"):
         check_labels(labelled, {"Cu": 3000.0})
-    with pytest.raises(LabelError, match="nothing is bound"):
+    with pytest.raises(LabelError, match="most frames are not bound"):
         check_labels(labelled, {"Cu": -1.0})
 
 
-def test_mixed_settings_are_refused(labelled, isolated_energies):
+def test_check_labels_refuses_mixed_settings(labelled, isolated_energies):
     frames = altered(labelled, lambda a: a.info.update(settings_hash="other"))
     with pytest.raises(LabelError, match="2 different settings are mixed"):
         check_labels(frames, isolated_energies)
 
 
-def test_many_problems_are_cut_short(labelled, isolated_energies):
+def test_check_labels_lists_ten_problems(labelled, isolated_energies):
     frames = [atoms.copy() for atoms in labelled]
     for atoms in frames:
         del atoms.info["REF_energy"]
@@ -80,7 +80,7 @@ def test_many_problems_are_cut_short(labelled, isolated_energies):
         check_labels(frames, isolated_energies)
 
 
-def test_no_labels_are_refused(isolated_energies):
+def test_check_labels_refuses_empty_list(isolated_energies):
     with pytest.raises(LabelError, match="no labelled frames"):
         check_labels([], isolated_energies)
 
@@ -95,7 +95,7 @@ def test_formation_energy_is_minus_the_cohesive_energy_of_the_crystal(isolated_e
     assert formation_energy(crystal, isolated_energies) == pytest.approx(-3.5, abs=0.1)
 
 
-def test_the_dataset_hash_is_of_the_content_not_the_order(labelled, isolated_energies):
+def test_dataset_hash_depends_on_content_not_on_order(labelled, isolated_energies):
     original = dataset_sha256(labelled, isolated_energies)
     assert dataset_sha256(labelled[::-1], isolated_energies) == original
     assert dataset_sha256(labelled[1:], isolated_energies) != original
@@ -105,17 +105,17 @@ def test_the_dataset_hash_is_of_the_content_not_the_order(labelled, isolated_ene
     assert dataset_sha256(moved, isolated_energies) != original
 
 
-def test_the_trainer_sees_a_frames_weight_and_the_dataset_is_another(
+def test_frame_weight_reaches_trainer_and_changes_dataset_hash(
     labelled, isolated_energies, tmp_path
 ):
     from ase.io import read
     from mace.data.utils import config_from_atoms
 
-    from mlip_assets.training.fitting import _write_frames
+    from mlip_assets.training.trainer.options import write_frames
 
     heavy = [atoms.copy() for atoms in labelled[:2]]
     heavy[1].info["config_weight"] = 12.0
-    _write_frames(tmp_path / "train.xyz", heavy)
+    write_frames(tmp_path / "train.xyz", heavy)
     written = read(tmp_path / "train.xyz", ":")
     assert [config_from_atoms(atoms).weight for atoms in written] == [1.0, 12.0]
     hashes = {dataset_sha256(frames, isolated_energies) for frames in (labelled[:2], heavy)}

@@ -1,6 +1,6 @@
-"""Fine-tuning with replay: the bundled model is taught EMT's copper and must not forget the rest.
+"""Fine-tuning with replay data: the bundled model is fine-tuned on EMT's copper.
 
-The labels have the zero of energy of the bundled model, so that it is the same for all trainings.
+The labels have the zero of energy of the bundled model, so that it is equal for all trainings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from mlip_assets.surrogates.mace_calculator import mace_calculator
 from mlip_assets.training import fit_mace
 from mlip_assets.training.errors import predict_with
 from mlip_assets.training.replay import LABEL_HEAD
-from mlip_assets.training.trainer import run_trainer
+from mlip_assets.training.trainer import options
+from mlip_assets.training.trainer.process import run_trainer
 
 SEED = 3
 N_EPOCHS = 6
@@ -33,18 +34,18 @@ def foundation(surrogate, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def free(surrogate, isolated_energies):
-    """Free copper in the bundled model."""
+def isolated(surrogate, isolated_energies):
+    """Isolated-atom energy of copper with the bundled model."""
     atoms = bulk("Cu", cubic=True)[:1]
     atoms.pbc = False
     return {"Cu": float(predict_with(surrogate.calculator(), [atoms]).energies[0])}
 
 
 @pytest.fixture(scope="module")
-def labels(labelled, isolated_energies, free, tmp_path_factory):
+def labels(labelled, isolated_energies, isolated, tmp_path_factory):
     frames = [frame.copy() for frame in labelled[:20]]
     for frame in frames:
-        frame.info["REF_energy"] += len(frame) * (free["Cu"] - isolated_energies["Cu"])
+        frame.info["REF_energy"] += len(frame) * (isolated["Cu"] - isolated_energies["Cu"])
     file = tmp_path_factory.mktemp("labels") / "labels.xyz"
     write(file, frames)
     return file
@@ -52,7 +53,7 @@ def labels(labelled, isolated_energies, free, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def foreign():
-    """Rock salt and silicon, shaken: to replay, and others of their kind to be asked about."""
+    """Distorted rock salt and silicon: for replay, and for a test."""
     rng = np.random.default_rng(1)
     frames = []
     for prototype in (bulk("NaCl", "rocksalt", a=5.69, cubic=True), bulk("Si", cubic=True)):
@@ -61,7 +62,7 @@ def foreign():
             atoms.set_cell(atoms.cell * rng.normal(1, 0.02), scale_atoms=True)
             atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
             frames.append(atoms)
-    return {"replay": frames[:10] + frames[14:24], "asked": frames[10:14] + frames[24:]}
+    return {"replay": frames[:10] + frames[14:24], "test": frames[10:14] + frames[24:]}
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +75,14 @@ def settings(foreign, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tuned(labels, free, settings, foundation, tmp_path_factory):
-    """Tuned with replay, the trainer killed on the way: the model, and its work folder."""
+def tuned(labels, isolated, settings, foundation, tmp_path_factory):
+    """Fine-tuned with replay, the trainer killed and resumed: the model, and its work folder."""
     work = tmp_path_factory.mktemp("work")
 
     def tune():
         return fit_mace(
             read(labels, ":"),
-            free,
+            isolated,
             settings,
             work_dir=work,
             seed=SEED,
@@ -89,7 +90,7 @@ def tuned(labels, free, settings, foundation, tmp_path_factory):
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlip_assets.training.fitting.run_trainer", killed_in_epoch_3)
+        patch.setattr("mlip_assets.training.trainer.run.run_trainer", killed_in_epoch_3)
         with pytest.raises(InterruptedError):
             tune()
     (folder,) = work.iterdir()
@@ -97,7 +98,7 @@ def tuned(labels, free, settings, foundation, tmp_path_factory):
 
 
 def killed_in_epoch_3(arguments, folder, *, device, on_line):
-    """What fails while the trainer's lines are read has it killed by SIGKILL."""
+    """An exception of ``on_line`` kills the trainer by SIGKILL."""
 
     def fail(line):
         on_line(line)
@@ -107,7 +108,7 @@ def killed_in_epoch_3(arguments, folder, *, device, on_line):
     return run_trainer(arguments, folder, device=device, on_line=fail)
 
 
-def test_a_killed_training_with_replay_goes_on(tuned):
+def test_replay_training_resumes_after_kill(tuned):
     model, folder = tuned
     killed, resumed = (
         (folder / "train.log")
@@ -122,48 +123,50 @@ def test_a_killed_training_with_replay_goes_on(tuned):
     assert len(curve["replay_force_rmse_meV_per_A"]) == N_EPOCHS
 
 
-def test_what_is_replayed_is_what_the_foundation_model_says(tuned, surrogate):
+def test_replay_labels_are_predictions_of_foundation_model(tuned, surrogate):
     _, folder = tuned
     frames = [f for name in ("train", "valid") for f in read(folder / f"replay_{name}.xyz", ":")]
     assert len(frames) == 20
-    known = predict_with(surrogate.calculator(), frames)
+    reference = predict_with(surrogate.calculator(), frames)
     np.testing.assert_allclose(
-        [f.info["REF_energy"] / len(f) for f in frames], known.energies, atol=1e-5
+        [f.info["REF_energy"] / len(f) for f in frames], reference.energies, atol=1e-5
     )
     np.testing.assert_allclose(
-        np.concatenate([f.arrays["REF_forces"] for f in frames]), known.forces, atol=1e-4
+        np.concatenate([f.arrays["REF_forces"] for f in frames]), reference.forces, atol=1e-4
     )
 
 
-def test_what_was_replayed_is_known_and_the_labels_are_learnt(tuned, surrogate, foreign):
+def test_replay_training_keeps_replay_elements_and_fits_labels(tuned, surrogate, foreign):
     model, _ = tuned
     assert model.elements == ("Na", "Si", "Cl", "Cu")
     assert model.metrics["training"]["n_replayed"] == 20
     errors, naive = model.metrics["splits"]["test"], model.metrics["mean_predictor"]["test"]
     assert errors["force_rmse_meV_per_A"] < 0.3 * naive["force_rmse_meV_per_A"]
-    known = predict_with(surrogate.calculator(), foreign["asked"])
-    predicted = predict_with(model.calculator(), foreign["asked"])
-    assert rms(predicted.forces - known.forces) < 0.1 * rms(known.forces)
-    assert rms(predicted.energies - known.energies) < 0.2
+    reference = predict_with(surrogate.calculator(), foreign["test"])
+    predicted = predict_with(model.calculator(), foreign["test"])
+    assert rms(predicted.forces - reference.forces) < 0.1 * rms(reference.forces)
+    assert rms(predicted.energies - reference.energies) < 0.2
 
 
-def test_the_model_has_one_head_and_says_what_that_head_says(tuned):
+def test_replay_model_has_only_label_head_with_equal_predictions(tuned):
     model, folder = tuned
     both, replayed = (
         mace_calculator(folder / "mace_stagetwo.model", head=head)
         for head in (LABEL_HEAD, "pt_head")
     )
-    alone = model.calculator()
-    assert alone.models[0].heads == [LABEL_HEAD]
+    extracted = model.calculator()
+    assert extracted.models[0].heads == [LABEL_HEAD]
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=0)
-    says = [predict_with(c, [atoms]) for c in (alone, both, replayed)]
-    np.testing.assert_allclose(says[0].energies, says[1].energies, atol=1e-5)
-    np.testing.assert_allclose(says[0].forces, says[1].forces, atol=1e-4)
-    assert abs(says[0].energies[0] - says[2].energies[0]) > 1e-4
+    label_only, label_head, replay_head = (
+        predict_with(c, [atoms]) for c in (extracted, both, replayed)
+    )
+    np.testing.assert_allclose(label_only.energies, label_head.energies, atol=1e-5)
+    np.testing.assert_allclose(label_only.forces, label_head.forces, atol=1e-4)
+    assert abs(label_only.energies[0] - replay_head.energies[0]) > 1e-4
 
 
-def test_it_is_a_surrogate_like_any_other(tuned, surrogate):
+def test_replay_model_is_usable_as_surrogate(tuned, surrogate):
     model, _ = tuned
     found = find_surrogate(str(model.model_file), device="cpu", dtype="float32")
     assert set(found.elements()) == set(model.elements)
@@ -177,40 +180,40 @@ def test_it_is_a_surrogate_like_any_other(tuned, surrogate):
 
 
 @pytest.mark.slow
-def test_without_replay_the_rest_is_forgotten(
-    tuned, labels, free, settings, foundation, surrogate, foreign, tmp_path, monkeypatch
+def test_naive_fine_tuning_forgets_more_than_replay(
+    tuned, labels, isolated, settings, foundation, surrogate, foreign, tmp_path, monkeypatch
 ):
-    """By naive tuning that keeps the elements, which ours does not do, to have something to ask."""
-    monkeypatch.setitem(fit_mace.__globals__["OPTIONS"], "foundation_model_elements", "True")
+    """Naive fine-tuning with the elements of the foundation model kept, for the comparison."""
+    monkeypatch.setitem(options.OPTIONS, "foundation_model_elements", "True")
     naive = fit_mace(
         read(labels, ":"),
-        free,
+        isolated,
         settings.model_copy(update={"fine_tuning": "naive", "replay": None}),
         work_dir=tmp_path,
         seed=SEED,
         foundation_model=foundation,
     )
-    known = predict_with(surrogate.calculator(), foreign["asked"]).forces
-    forgot, kept = (
-        rms(predict_with(model.calculator(), foreign["asked"]).forces - known)
+    reference = predict_with(surrogate.calculator(), foreign["test"]).forces
+    naive_error, replay_error = (
+        rms(predict_with(model.calculator(), foreign["test"]).forces - reference)
         for model in (naive, tuned[0])
     )
-    assert kept < 0.75 * forgot
+    assert replay_error < 0.75 * naive_error
 
 
 def rms(values):
     return float(np.sqrt(np.mean(np.square(values))))
 
 
-def test_an_element_that_the_foundation_model_lacks_cannot_be_replayed(
-    labels, free, settings, foundation, tmp_path
+def test_replay_refuses_element_missing_in_foundation_model(
+    labels, isolated, settings, foundation, tmp_path
 ):
     replay = tmp_path / "silver.xyz"
     write(replay, [bulk("Ag"), bulk("Cu")])
-    with pytest.raises(ValueError, match=r"training\.replay: .*silver\.xyz holds Ag"):
+    with pytest.raises(ValueError, match=r"training\.replay: .*silver\.xyz contains Ag"):
         fit_mace(
             read(labels, ":"),
-            free,
+            isolated,
             settings.model_copy(update={"replay": str(replay)}),
             work_dir=tmp_path,
             seed=SEED,

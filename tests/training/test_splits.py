@@ -44,7 +44,7 @@ def identifiers(frames):
     fractions=st.tuples(st.floats(0.02, 0.3), st.floats(0.02, 0.3)),
 )
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_a_split_is_whole_disjoint_without_leaks_and_independent_of_order(
+def test_split_labels_is_complete_disjoint_leakage_free_and_independent_of_order(
     n_distinct, n_copies, seed, fractions
 ):
     rng = np.random.default_rng(seed)
@@ -60,16 +60,16 @@ def test_a_split_is_whole_disjoint_without_leaks_and_independent_of_order(
     parts = {name: identifiers(part) for name, part in split.by_name.items()}
     assert all(parts.values())
     assert sorted(chain.from_iterable(parts.values())) == sorted(identifiers(frames))
-    home = {identifier: name for name, part in parts.items() for identifier in part}
+    set_of = {identifier: name for name, part in parts.items() for identifier in part}
     for i, original in enumerate(originals):
-        assert home[1000 * (n_distinct + i)] == home[1000 * original]
+        assert set_of[1000 * (n_distinct + i)] == set_of[1000 * original]
 
     shuffled = [frames[i] for i in rng.permutation(len(frames))]
     again = split_labels(shuffled, **wanted)
     assert {name: identifiers(part) for name, part in again.by_name.items()} == parts
 
 
-def test_sizes_and_kinds_follow_the_fractions():
+def test_split_labels_sizes_and_kinds_follow_fractions():
     rng = np.random.default_rng(0)
     frames = [make_frame(i, rattled(rng, 0.5), KINDS[i % 3]) for i in range(60)]
     split = split_labels(frames, valid_fraction=0.1, test_fraction=0.15, seed=1)
@@ -79,7 +79,7 @@ def test_sizes_and_kinds_follow_the_fractions():
         assert {kind: kinds.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, len(part) // 3)
 
 
-def test_another_seed_gives_another_split():
+def test_split_labels_depends_on_random_seed():
     rng = np.random.default_rng(0)
     frames = [make_frame(i, rattled(rng, 0.5)) for i in range(20)]
     tests = {
@@ -89,7 +89,7 @@ def test_another_seed_gives_another_split():
     assert len(tests) > 1
 
 
-def test_a_rotated_and_permuted_copy_is_a_near_duplicate():
+def test_near_duplicates_include_rotated_and_permuted_copies():
     rng = np.random.default_rng(0)
     atoms = rattled(rng, 0.3)
     turned = atoms[[2, 0, 3, 1]]
@@ -98,7 +98,7 @@ def test_a_rotated_and_permuted_copy_is_a_near_duplicate():
     assert group_near_duplicates(frames) == [[0, 2], [1]]
 
 
-def test_frames_a_few_steps_apart_stay_together_and_later_ones_need_not():
+def test_near_duplicates_include_adjacent_steps_of_one_walker():
     rng = np.random.default_rng(0)
     frames = [make_frame(0, rattled(rng, 0.5), walker="w") for _ in range(3)]
     for frame, step in zip(frames, (5, 10, 400), strict=True):
@@ -106,7 +106,7 @@ def test_frames_a_few_steps_apart_stay_together_and_later_ones_need_not():
     assert group_near_duplicates(frames) == [[0, 1], [2]]
 
 
-def test_too_few_labels_and_too_few_structures_are_refused():
+def test_split_labels_refuses_few_labels_and_few_distinct_structures():
     rng = np.random.default_rng(0)
     fractions = {"valid_fraction": 0.1, "test_fraction": 0.2, "seed": 0}
     with pytest.raises(ValueError, match="4 labels are too few"):
@@ -133,13 +133,13 @@ def structures(frames):
     seed=st.integers(0, 2**32 - 1),
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_labels_that_are_added_move_no_frame_across_the_line(n_first, additions, seed):
+def test_split_labels_with_added_labels_keeps_side_of_every_frame(n_first, additions, seed):
     rng = np.random.default_rng(seed)
     frames = [make_frame(i, rattled(rng, 0.5), KINDS[i % 3]) for i in range(n_first)]
     held_out = HeldOut()
     for batch in [[], *additions]:
         for number, is_copy in batch:
-            if is_copy:  # of any frame there is, on whichever side
+            if is_copy:  # of any frame, on either side
                 atoms = frames[number % len(frames)].copy()
                 atoms.positions += rng.normal(0, 1e-3, atoms.positions.shape)
             else:
@@ -159,10 +159,10 @@ def test_labels_that_are_added_move_no_frame_across_the_line(n_first, additions,
         again = split_labels(frames, held_out=held_out, **FRACTIONS)
         assert {n: identifiers(p) for n, p in again.by_name.items()} == {
             n: identifiers(p) for n, p in split.by_name.items()
-        }, "a training that is started again must find its own split"
+        }, "a restarted training must find its own split"
 
 
-def test_a_frame_between_both_sides_is_left_out():
+def test_split_labels_leaves_out_frame_near_both_sides():
     rng = np.random.default_rng(0)
     frames = [make_frame(i, rattled(rng, 0.5)) for i in range(8)]
     first = split_labels(frames, **FRACTIONS)
@@ -176,7 +176,7 @@ def test_a_frame_between_both_sides_is_left_out():
     assert identifiers(split.test) == identifiers(first.test)
 
 
-def test_other_labels_get_a_test_set_of_their_own_from_what_was_never_seen():
+def test_split_labels_draws_new_test_set_from_unseen_frames():
     rng = np.random.default_rng(0)
     frames = [make_frame(i, rattled(rng, 0.5)) for i in range(8)]
     first = split_labels(frames, **FRACTIONS)
@@ -188,7 +188,7 @@ def test_other_labels_get_a_test_set_of_their_own_from_what_was_never_seen():
     assert set(identifiers(split.test)) <= set(identifiers(new))
 
 
-def test_the_record_is_kept_and_a_broken_one_is_refused(tmp_path):
+def test_held_out_record_opens_as_saved_and_refuses_invalid_file(tmp_path):
     record = tmp_path / "held_out.json"
     assert HeldOut.open(record) == HeldOut()
     held_out = HeldOut(frozenset({"a", "b"}), frozenset({"c"}))

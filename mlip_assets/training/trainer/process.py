@@ -18,6 +18,8 @@ from typing import Any
 
 from mlip_assets.common.processes import die_with_parent
 
+#: Starts the trainer; its options follow.
+COMMAND = (sys.executable, "-m", "mlip_assets.training.trainer.process")
 N_LAST_LINES = 25
 _OUT_OF_MEMORY = r"OutOfMemoryError|CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED"
 _OUT_OF_PATIENCE = r"Stopping optimization after \d+ epochs without improvement"
@@ -76,7 +78,7 @@ def run_trainer(
     with (
         log_file.open("a", encoding="utf-8") as log,
         subprocess.Popen(
-            [sys.executable, "-m", __name__, f"--device={kind}", *options],
+            [*COMMAND, f"--device={kind}", *options],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -4,13 +4,13 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from mlip_assets.evaluation.trials import run_trials
+from mlip_assets.evaluation.stability import run_stability_tests
 
 N_STEPS = 500
 
 
 class Leaky(EMT):
-    """Its forces are not those of its energy."""
+    """EMT with forces that are not the derivative of its energy."""
 
     def calculate(self, *arguments, **named):
         super().calculate(*arguments, **named)
@@ -18,15 +18,15 @@ class Leaky(EMT):
 
 
 class Explosive(EMT):
-    """Atoms push apart however far they are."""
+    """EMT with reversed and larger forces, which is unstable."""
 
     def calculate(self, *arguments, **named):
         super().calculate(*arguments, **named)
         self.results["forces"] = -4 * self.results["forces"]
 
 
-def trial(calculator, reference, temperature_K=600.0):
-    (found,) = run_trials(
+def stability_test(calculator, reference, temperature_K=600.0):
+    (found,) = run_stability_tests(
         bulk("Cu", cubic=True),
         calculator,
         reference,
@@ -38,32 +38,32 @@ def trial(calculator, reference, temperature_K=600.0):
     return found
 
 
-def test_a_sound_potential_lasts_keeps_its_energy_and_equals_itself():
-    found = trial(EMT(), EMT())
+def test_stability_of_emt_conserves_energy_and_equals_itself():
+    found = stability_test(EMT(), EMT())
     assert (found.n_steps, found.stopped_by) == (N_STEPS, None)
-    assert found.keeps_energy
+    assert found.conserves_energy
     assert found.rdf_difference == 0
     assert found.mean_temperature_K == pytest.approx(600, rel=0.35)  # equipartition, few atoms
 
 
-def test_forces_of_another_energy_make_it_drift():
-    sound, leaky = trial(EMT(), EMT()), trial(Leaky(), EMT())
+def test_stability_detects_drift_of_inconsistent_forces():
+    sound, leaky = stability_test(EMT(), EMT()), stability_test(Leaky(), EMT())
     drifts = [abs(found.drift_meV_per_atom_per_ps) for found in (sound, leaky)]
     assert drifts[1] > 5 * drifts[0]
     assert leaky.rdf_difference > 0
 
 
-def test_dynamics_that_break_a_guard_are_told_and_compared_with_nothing():
-    found = trial(Explosive(), EMT())
+def test_stability_reports_guard_and_makes_no_comparison():
+    found = stability_test(Explosive(), EMT())
     assert found.stopped_by is not None
     assert found.n_steps < N_STEPS
     assert found.drift_meV_per_atom_per_ps is None
-    assert not found.keeps_energy
+    assert not found.conserves_energy
     assert found.rdf_difference is None
 
 
-def test_a_primitive_cell_is_enlarged():
-    (found,) = run_trials(
+def test_stability_enlarges_primitive_cell():
+    (found,) = run_stability_tests(
         bulk("Cu"), EMT(), EMT(), temperatures_K=[300.0], timestep_fs=2.0, n_steps=100, seed=0
     )
     assert found.stopped_by is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from mlip_assets.training.curve import read_curve
+from mlip_assets.training.trainer.log import read_curve
 
 
 def batch(epoch, loss):
@@ -22,17 +22,17 @@ def evaluation(epoch, loss, head="Default"):
     )
 
 
-def test_a_resumed_run_replaces_the_epochs_it_repeats_and_a_torn_line_is_passed_over(tmp_path):
+def test_read_curve_replaces_repeated_epochs_and_ignores_incomplete_line(tmp_path):
     lines = [
         evaluation(None, 9.0),
         *(batch(0, 4.0), batch(0, 2.0), evaluation(0, 2.0)),
         *(batch(1, 1.0), evaluation(1, 1.5)),
         *(batch(2, 7.0), evaluation(2, 7.0)),
         batch(3, 7.0),
-        '{"loss": 3.1, "ti' + evaluation(None, 9.0),  # killed while it wrote
+        '{"loss": 3.1, "ti' + evaluation(None, 9.0),  # killed while writing
         evaluation(None, 9.0, head="pt_head"),
         *(batch(1, 0.8), evaluation(1, 0.4, head="pt_head"), evaluation(1, 1.0)),
-        *(batch(5, 0.6), evaluation(5, float("nan"))),  # stage two, begun early
+        *(batch(5, 0.6), evaluation(5, float("nan"))),  # stage two, started early
     ]
     (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
     assert read_curve(tmp_path / "train.txt") == {
