@@ -17,7 +17,7 @@ from mlip_assets.labelling import LabelLedger  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _children_find_the_toy_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _add_toy_engine_to_python_path(monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
 
@@ -29,7 +29,7 @@ def ledger(tmp_path: Path) -> LabelLedger:
 
 @pytest.fixture
 def calls(tmp_path: Path) -> Callable[[], list[str]]:
-    """The formulas of all structures the toy engine has begun to compute."""
+    """Formula, attempt and process of each calculation that the toy engine started."""
     file = tmp_path / "calls.txt"
     return lambda: file.read_text().split() if file.exists() else []
 
@@ -40,16 +40,16 @@ def toy(tmp_path: Path) -> ToyEngine:
 
 
 @pytest.fixture
-def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines compute in the working folder."""
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Change to an empty folder, because engines compute in the working folder."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def pseudo_dojo() -> Path:
-    """The folder of ``make pseudopotentials``; skips where Quantum ESPRESSO is not installed."""
+    """The folder of ``make pseudopotentials``; skips if Quantum ESPRESSO is not installed."""
     if shutil.which("pw.x") is None:
         pytest.skip("pw.x is not installed")
     folder = HERE.parents[1] / "data" / "pseudopotentials" / "pseudo-dojo-0.4-pbe"
-    assert folder.is_dir(), "pw.x is here, but its pseudopotentials are not: make pseudopotentials"
+    assert folder.is_dir(), "pw.x is installed without pseudopotentials; run make pseudopotentials"
     return folder

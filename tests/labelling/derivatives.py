@@ -1,4 +1,4 @@
-"""Rattled frames, and central differences of the energy that forces and stress must agree with."""
+"""Rattled frames, and comparison of forces and stress with central differences of the energy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlip_assets.labelling import Calculation, DftEngine
 
 
 def rattled(name: str, seed: int = 1) -> Atoms:
-    """Two atoms of Si, NaCl or Cu, a little out of place: forces of about 1 eV/Å."""
+    """Two displaced atoms of Si, NaCl or Cu, with forces of about 1 eV/Å."""
     atoms = {
         "Si": bulk("Si", "diamond", a=5.43),
         "NaCl": bulk("NaCl", "rocksalt", a=5.64),
@@ -25,7 +25,7 @@ def rattled(name: str, seed: int = 1) -> Atoms:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A label, and by how much its forces and stress differ from differences of its energy.
+    """A label, and the errors of its forces and stress against differences of its energy.
 
     Both are taken along one random direction in which all atoms, or all strains, take part.
     """

@@ -38,18 +38,18 @@ def database() -> LabelledDatabase:
 
 
 def test_labelling_cost_counts_calls_failures_and_core_hours(database: LabelledDatabase) -> None:
-    account = labelling_cost(database, n_frames_explored=4000)
-    assert (account.n_made, account.n_reused, account.n_duplicates) == (8, 2, 1)
-    assert account.failed == {"not_converged": 2, "close_contact": 1}
-    assert account.frames_explored_per_label == 500
-    # every tenth of 4000 frames, less the eight there are, at 0.05 core-hours each
-    assert account.core_hours_saved == pytest.approx((400 - 8) * 0.05)
+    cost = labelling_cost(database, n_frames_explored=4000)
+    assert (cost.n_made, cost.n_reused, cost.n_duplicates) == (8, 2, 1)
+    assert cost.failed == {"not_converged": 2, "close_contact": 1}
+    assert cost.frames_explored_per_label == 500
+    # every tenth of 4000 frames minus the eight labelled ones, 0.05 core-hours each
+    assert cost.core_hours_saved == pytest.approx((400 - 8) * 0.05)
 
 
 def test_labelling_cost_without_labels_has_no_saving(database: LabelledDatabase) -> None:
-    account = labelling_cost(replace(database, labelled=[]), n_frames_explored=4000)
-    assert account.frames_explored_per_label is None
-    assert account.core_hours_saved is None
+    cost = labelling_cost(replace(database, labelled=[]), n_frames_explored=4000)
+    assert cost.frames_explored_per_label is None
+    assert cost.core_hours_saved is None
 
 
 def test_binding_problem_reports_sign_and_size(database: LabelledDatabase) -> None:

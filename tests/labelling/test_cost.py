@@ -1,4 +1,4 @@
-"""What calculations cost is learnt from those that were made, and budgets keep to it."""
+"""Cost estimates from measured calculations, and budgets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_cost_model_of_equal_calculations_gives_their_mean() -> None:
 
 
 def test_cost_model_of_one_size_uses_the_prior_exponents() -> None:
-    """Twice the atoms at the same density: twice the orbitals, twice the waves, half the k-points."""
+    """Twice the atoms at equal density: twice the orbitals and the plane waves."""
     model = CostModel.fit([(bulk("Si", cubic=True), 10.0)] * 5, {"no": "k-points"})
     assert model is not None
     double = bulk("Si", cubic=True).repeat((2, 1, 1))

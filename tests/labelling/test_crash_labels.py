@@ -1,4 +1,4 @@
-"""kill −9 three times in a campaign of forty labels: what was paid for is kept, and nothing twice."""
+"""SIGKILL three times in a campaign of forty labels: finished labels are kept and not recomputed."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ print(len(made.labelled), made.n_calculated, made.n_reused, round(made.wall_s, 1
 """
 
 
-class Run:
-    """A campaign in a process of its own, as often as it takes."""
+class CampaignRun:
+    """A campaign that is run in a separate process, once or repeatedly."""
 
     def __init__(self, folder: Path, setting: str) -> None:
         self.folder = folder
@@ -75,21 +75,21 @@ class Run:
         command = [sys.executable, "-c", self.script]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
-    def to_the_end(self) -> list[float]:
+    def run_to_the_end(self) -> list[float]:
         process = self.start()
-        said, _ = process.communicate(timeout=3000)
+        output, _ = process.communicate(timeout=3000)
         assert process.returncode == 0
-        return [float(word) for word in said.split()]
+        return [float(word) for word in output.split()]
 
     def starts(self) -> list[tuple[str, float, int | None]]:
         if not self.ledger.exists():
             return []
         with sqlite3.connect(self.ledger, timeout=60) as database:
-            question = "SELECT label_key, started_at, row_id FROM starts ORDER BY id"
-            return database.execute(question).fetchall()
+            statement = "SELECT label_key, started_at, row_id FROM starts ORDER BY id"
+            return database.execute(statement).fetchall()
 
     def rows(self) -> dict[str, tuple[int, float, np.ndarray, float]]:
-        """By key: how many rows, energy, forces, and seconds since 1970 of the last."""
+        """By key: number of rows, and energy, forces and seconds since 1970 of the last."""
         found: dict[str, tuple[int, float, np.ndarray, float]] = {}
         for row in connect(self.ledger, use_lock_file=False).select():
             n = found.get(row.label_key, (0,))[0] + 1
@@ -99,16 +99,16 @@ class Run:
         return found
 
 
-def kill_three_times(run: Run, seed: int) -> int:
-    """SIGKILL at moments that chance decides; gives how many calculations were started by then."""
+def kill_three_times(run: CampaignRun, seed: int) -> int:
+    """SIGKILL at random moments; returns the number of calculations started until then."""
     rng = np.random.default_rng(seed)
-    # by then so many have been started, and up to half a second more
+    # numbers of started calculations; the kill follows within half a second
     moments = np.sort(rng.choice(np.arange(3, N_FRAMES - 2), N_KILLS, replace=False))
     for moment in moments:
         process = run.start()
         deadline = time.monotonic() + 1500
         while len(run.starts()) < moment:
-            assert process.poll() is None, "it ended before it could be killed"
+            assert process.poll() is None, "the process ended before the kill"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.5))
@@ -120,11 +120,14 @@ def kill_three_times(run: Run, seed: int) -> int:
     return len(run.starts())
 
 
-def check(tmp_path: Path, setting: str, seed: int) -> None:
-    broken, unbroken = Run(tmp_path / "broken", setting), Run(tmp_path / "unbroken", setting)
+def check_kills(tmp_path: Path, setting: str, seed: int) -> None:
+    broken, unbroken = (
+        CampaignRun(tmp_path / "broken", setting),
+        CampaignRun(tmp_path / "unbroken", setting),
+    )
     kill_three_times(broken, seed)
-    n_labelled, n_last, n_reused, last_s = broken.to_the_end()
-    _, n_unbroken, _, unbroken_s = unbroken.to_the_end()
+    n_labelled, n_last, n_reused, last_s = broken.run_to_the_end()
+    _, n_unbroken, _, unbroken_s = unbroken.run_to_the_end()
     assert (n_labelled, n_unbroken) == (N_FRAMES, N_FRAMES + 1)
 
     rows, expected = broken.rows(), unbroken.rows()
@@ -150,7 +153,7 @@ def check(tmp_path: Path, setting: str, seed: int) -> None:
 
 
 def test_killed_run_resumes_with_equal_labels_toy_engine(tmp_path: Path) -> None:
-    check(tmp_path, TOY, seed=1)
+    check_kills(tmp_path, TOY, seed=1)
 
 
 @pytest.mark.slow
@@ -160,7 +163,7 @@ def test_killed_run_resumes_with_equal_labels_toy_engine(tmp_path: Path) -> None
     not os.environ.get("MLIP_LONG_TESTS"), reason="set MLIP_LONG_TESTS=1; takes five minutes"
 )
 def test_killed_run_resumes_with_equal_labels_gpaw(tmp_path: Path) -> None:
-    check(tmp_path, GPAW, seed=2)
+    check_kills(tmp_path, GPAW, seed=2)
 
 
 def test_killed_calculation_is_repeated_in_next_call(
@@ -192,7 +195,7 @@ sys.path[:0] = [{here!r}, {root!r}]
 from toy_engine import ToyEngine, toy_frame
 from mlip_assets.compute import InProcess
 from mlip_assets.labelling import LabelLedger, label_frames
-resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # as a disk with so much left
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # like a full disk
 frames = [toy_frame("Cu", seed) for seed in range(60)]
 try:
     label_frames(frames, ToyEngine(calls_file="/dev/null"), LabelLedger({ledger!r}), compute=InProcess())
@@ -218,8 +221,8 @@ def test_full_disk_raises_oserror_and_leaves_valid_ledger(
     n_kept = len(ledger)
     assert n_kept >= 2
     frames = [toy_frame("Cu", seed) for seed in range(60)]
-    with_room = label_frames(frames[:3], toy, ledger)
-    assert len(with_room.labelled) == 3
+    with_space = label_frames(frames[:3], toy, ledger)
+    assert len(with_space.labelled) == 3
     for row in connect(ledger.path).select():
         assert np.isfinite(row.data["REF_forces"]).all()
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != size

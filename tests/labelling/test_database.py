@@ -137,7 +137,7 @@ def test_saving_labels_of_two_settings_raises_error(
 def test_database_of_an_earlier_version_is_opened(
     database: LabelledDatabase, tmp_path: Path
 ) -> None:
-    """It knew of no duplicates, core-hours or kinds of failure."""
+    """Without duplicates, core-hours and kinds of failure."""
     database.save(tmp_path)
     stored = connect(tmp_path / "labels.db")
     facts = dict(stored.metadata)

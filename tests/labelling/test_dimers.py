@@ -1,4 +1,4 @@
-"""Dimers: every pair at every distance, bound in the middle and repelled at the core."""
+"""Dimers of every pair at every distance: bond and repulsive core."""
 
 import numpy as np
 import pytest
@@ -26,10 +26,10 @@ def test_dimers_have_every_pair_at_every_distance():
 def test_dimer_labels_are_repulsive_in_the_core_and_attractive_beyond(tmp_path):
     made = label_frames(dimers(["Cu"], RATIOS), EmtEngine(), LabelLedger(tmp_path / "labels.db"))
     assert [atoms.info["seed_kind"] for atoms in made.labelled] == ["dimer"] * len(RATIOS)
-    along = np.array([atoms.arrays["REF_forces"][1, 0] for atoms in made.labelled])
-    assert along[0] > 5  # the core repels
-    assert (along[1:] < 0).all()  # beyond the bond they attract, at last hardly
-    assert along[-1] > -0.2
+    forces_x = np.array([atoms.arrays["REF_forces"][1, 0] for atoms in made.labelled])
+    assert forces_x[0] > 5  # repulsive core
+    assert (forces_x[1:] < 0).all()  # attractive at larger distances, with decreasing force
+    assert forces_x[-1] > -0.2
     assert made.binding_energies().min() < 0
 
 
@@ -52,14 +52,14 @@ def test_dimers_may_be_nearer_with_a_lower_gate():
 
 def test_dimer_is_never_an_energy_outlier():
     near_bond = dimers(["Cu"], np.linspace(0.9, 1.2, 12))
-    (crushed,) = dimers(["Cu"], [0.3])
-    plain = crushed.copy()
+    (compressed,) = dimers(["Cu"], [0.3])
+    plain = compressed.copy()
     plain.info.clear()
     energies = np.array([*np.linspace(-1.0, -0.9, 12), 300.0])
-    assert energy_outliers([*near_bond, crushed], energies, GateSettings()) == [None] * 13
-    likes = [atoms.copy() for atoms in near_bond]
-    for atoms in likes:
+    assert energy_outliers([*near_bond, compressed], energies, GateSettings()) == [None] * 13
+    group = [atoms.copy() for atoms in near_bond]
+    for atoms in group:
         atoms.info.clear()
-    *none, reason = energy_outliers([*likes, plain], energies, GateSettings())
+    *none, reason = energy_outliers([*group, plain], energies, GateSettings())
     assert set(none) == {None}
     assert "above the median" in reason

@@ -1,7 +1,7 @@
-"""Forces and stress of the real engines are derivatives of the free energy that they are kept with.
+"""Forces and stress of the DFT engines are derivatives of the free energy of the label.
 
-Cut-off and convergence are those of the ``fast`` preset, on fewer k-points, of which the derivative
-knows nothing; docs/labelling.md has the figures for every preset.
+Cut-off and convergence are those of the ``fast`` preset. The grids have fewer k-points, because the
+derivatives are consistent on any grid. docs/labelling.md lists the errors of every preset.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mlip_assets.labelling import EspressoEngine, GpawEngine
 from mlip_assets.labelling.engines.pseudopotentials import upf_files
 from tests.labelling.derivatives import against_differences, rattled
 
-pytestmark = [pytest.mark.dft, pytest.mark.usefixtures("in_a_folder")]
+pytestmark = [pytest.mark.dft, pytest.mark.usefixtures("in_empty_folder")]
 
 #: Bounds in meV/Å and GPa. The basis changes with the cell (Pulay), most for the d shell of copper.
 SYSTEMS = pytest.mark.parametrize(
     ("name", "elements", "k_spacing_per_A", "force_bound", "stress_bound"),
     [
         ("Si", ["Si"], 1.05, 1.5, 0.05),
-        ("NaCl", ["Na", "Cl"], 1.95, 1.5, 0.2),  # Γ alone: pw.x has code of its own for it
+        ("NaCl", ["Na", "Cl"], 1.95, 1.5, 0.2),  # Γ only, for which pw.x has special code
         ("Cu", ["Cu"], 1.6, 1.5, 0.6),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is not paid for, and what is not trained on; each with the reason a person reads."""
+"""Frames that are not computed and calculations that are rejected, each with its reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def silicon(energy_eV: float | None = None, largest_force: float | None = None) 
     return atoms
 
 
-def flaw(
+def reason_for(
     forces: np.ndarray = GOOD_FORCES, stress: np.ndarray | None = None, energy_eV: float = -10.0
 ) -> str:
     calculation = Calculation(energy_eV, np.asarray(forces), stress)
@@ -39,8 +39,8 @@ def flaw(
 
 def test_close_contact_across_the_boundary_is_rejected() -> None:
     near = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=True)
-    apart = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=False)
-    reason, none = gate_frames([near, apart], GATES)
+    not_periodic = Atoms("NaCl", [[0.1, 0, 0], [5.9, 0, 0]], cell=[6, 6, 6], pbc=False)
+    reason, none = gate_frames([near, not_periodic], GATES)
     assert none is None
     assert reason is not None
     assert reason.startswith("close_contact: ")
@@ -72,40 +72,40 @@ def test_surrogate_energy_outlier_is_rejected_within_its_group() -> None:
     assert reasons[:20] == [None] * 20
     assert reasons[20] is not None
     assert reasons[20].startswith("surrogate_energy: by the surrogate, -30.00 eV/atom is 25.")
-    assert reasons[21] is None, "a molecule is no likeness of a crystal"
+    assert reasons[21] is None, "a molecule and a crystal are different groups"
 
 
 def test_valid_calculation_passes_the_gates() -> None:
-    assert not flaw()
-    assert not flaw(stress=np.diag([1.0, 2.0, 3.0]) * GPa)
-    assert not flaw(np.zeros((2, 3))), "a perfect crystal has no forces to compare with"
-    assert not flaw(np.array([[1e-3, 0, 0], [0, 0, 0]])), "noise of the grid"
+    assert not reason_for()
+    assert not reason_for(stress=np.diag([1.0, 2.0, 3.0]) * GPa)
+    assert not reason_for(np.zeros((2, 3))), "a perfect crystal has no forces to compare with"
+    assert not reason_for(np.array([[1e-3, 0, 0], [0, 0, 0]])), "noise of the grid"
 
 
 @pytest.mark.parametrize(
-    ("forces", "told"),
+    ("forces", "limit"),
     [
         ([[5.06, 0, 0], [-5.0, 0, 0]], "max_net_force_eV_per_A = 0.05"),
-        # GPAW, 13 argon atoms at 300 eV: more net force than any atom feels
+        # GPAW, 13 argon atoms at 300 eV: the net force is larger than the force on any atom
         ([[0.03, 0, 0], [0.012, 0, 0]], "max_net_force_ratio = 0.25"),
     ],
 )
 def test_net_force_is_limited_absolutely_and_relative_to_the_largest(
-    forces: list[list[float]], told: str
+    forces: list[list[float]], limit: str
 ) -> None:
-    assert flaw(np.array(forces)).startswith("net_force: ")
-    assert told in flaw(np.array(forces))
+    assert reason_for(np.array(forces)).startswith("net_force: ")
+    assert limit in reason_for(np.array(forces))
 
 
 def test_gate_calculation_names_the_reason() -> None:
-    assert flaw(energy_eV=np.nan).startswith("not_finite")
-    assert flaw(np.array([[np.inf, 0, 0], [-np.inf, 0, 0]])).startswith("not_finite")
-    assert flaw(stress=np.full((3, 3), np.nan)).startswith("not_finite")
-    assert flaw(200 * GOOD_FORCES).startswith("max_force: 223.6 eV/Å exceeds 100")
-    assert flaw(stress=np.eye(3) * 150 * GPa).startswith("stress: 150 GPa exceeds")
+    assert reason_for(energy_eV=np.nan).startswith("not_finite")
+    assert reason_for(np.array([[np.inf, 0, 0], [-np.inf, 0, 0]])).startswith("not_finite")
+    assert reason_for(stress=np.full((3, 3), np.nan)).startswith("not_finite")
+    assert reason_for(200 * GOOD_FORCES).startswith("max_force: 223.6 eV/Å exceeds 100")
+    assert reason_for(stress=np.eye(3) * 150 * GPa).startswith("stress: 150 GPa exceeds")
     skewed = np.diag([1.0, 2.0, 3.0]) * GPa
     skewed[0, 1] = 0.5 * GPa
-    assert flaw(stress=skewed).startswith("stress: the tensor is not symmetric")
+    assert reason_for(stress=skewed).startswith("stress: the tensor is not symmetric")
 
 
 @given(
@@ -118,7 +118,7 @@ def test_gate_calculation_names_the_reason() -> None:
 def test_energy_outliers_finds_one_wrong_energy_only(
     energies: np.ndarray, wrong: float, sign: int, where: int
 ) -> None:
-    """3 eV/atom apart nothing is an outlier; sixty are one, even where half lie at each end."""
+    """Energies within 3 eV/atom are no outliers; one at 60 eV/atom is, even in a bimodal group."""
     frames = [silicon()] * len(energies)
     assert energy_outliers(frames, energies, GATES) == [None] * len(frames)
     energies[where % len(frames)] += sign * wrong

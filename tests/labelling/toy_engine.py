@@ -1,7 +1,7 @@
-"""The EMT engine, made to fail: every kind of failure of DFT, as fast as DFT is slow.
+"""An EMT engine that fails in every way of a DFT program, within milliseconds.
 
-The element of an atom decides what goes wrong with a structure, so that one call can meet every
-kind of failure. Isolated atoms are always fine.
+An element in a structure selects its failure, so that one call can have every kind of failure.
+Isolated atoms never fail.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class ToyEngine(EmtEngine):
         calculation = super().calculate(structure, attempt)
         if len(structure) > 1:
             time.sleep(self.pause_s)
-            self._misbehave(set(structure.symbols), attempt)
+            self._fail(set(structure.symbols), attempt)
             if PUSHED in structure.symbols:
                 calculation.forces[0] += [1.0, 0.0, 0.0]
         return calculation
 
     @staticmethod
-    def _misbehave(symbols: set[str], attempt: int) -> None:
+    def _fail(symbols: set[str], attempt: int) -> None:
         if NEVER_CONVERGES in symbols or (CONVERGES_LATER in symbols and attempt == 0):
             raise NotConvergedError("charge sloshes")
         if RAISES in symbols:

@@ -145,7 +145,7 @@ class LabelLedger:
         """The valid label or failure of each key, one row per key, in the order of computation.
 
         The columns are those of the ledger with units in their names, and ``formula`` and
-        ``n_atoms`` of the structure; ``energy_eV`` is missing where nothing was computed.
+        ``n_atoms`` of the structure; ``energy_eV`` is missing if nothing was computed.
         """
         import pandas as pd
 

@@ -1,4 +1,4 @@
-"""The instant stand-in: a true derivative of its energy, and in no campaign."""
+"""EMT: forces are derivatives of its energy; campaigns cannot use it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.labelling.derivatives import against_differences, rattled
 def test_finite_differences_detect_wrong_forces_and_stress(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What the DFT engines are measured by, measured on a model that is exact."""
+    """The check of the DFT engines, applied to a model with exact derivatives."""
     engine = EmtEngine()
     right = against_differences(engine, rattled("Cu"), step_A=0.005, strain=0.002)
     assert abs(right.force_error_meV_per_A) < 0.1

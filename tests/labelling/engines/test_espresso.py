@@ -1,4 +1,4 @@
-"""Quantum ESPRESSO: its files are found and known, its convergence is read, its failures are told."""
+"""Quantum ESPRESSO: pseudopotential files, convergence from the output, and recorded failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UPF = '<UPF version="2.0.1">\n<PP_HEADER element="{}" functional="{}" z_valence=
 
 @pytest.fixture
 def family(tmp_path: Path) -> Path:
-    """Files with a header alone: enough for all that comes before a calculation."""
+    """UPF files with a header only, sufficient for everything before a calculation."""
     folder = tmp_path / "family"
     folder.mkdir()
     for name in ("Si.upf", "s_pbe_v1.4.uspp.F.UPF", "Na_ONCV_PBE-1.2.upf", "README.txt"):
@@ -46,7 +46,7 @@ def family(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bare(family: Path) -> EspressoEngine:
-    """Two atoms of silicon on eight k-points, but with files that hold no pseudopotential."""
+    """Eight k-points for two atoms of silicon; the files contain no pseudopotential."""
     return EspressoEngine(
         xc="PBE",
         cutoff_eV=24 * Rydberg,
@@ -60,7 +60,7 @@ def bare(family: Path) -> EspressoEngine:
 
 @pytest.fixture
 def silicon(bare: EspressoEngine, pseudo_dojo: Path) -> EspressoEngine:
-    """The real thing, at a cut-off too low for physics."""
+    """With real pseudopotentials and a low cut-off."""
     return replace(bare, pseudopotentials=upf_files(pseudo_dojo, ["Si"]))
 
 
@@ -126,7 +126,7 @@ CONVERGED = "     convergence has been achieved in   9 iterations\n   JOB DONE.\
 
 
 @pytest.mark.parametrize(
-    ("output", "status", "error", "told"),
+    ("output", "status", "error", "message"),
     [
         (
             "  convergence NOT achieved after  2 iterations: stopping\n   JOB DONE.\n",
@@ -161,15 +161,15 @@ CONVERGED = "     convergence has been achieved in   9 iterations\n   JOB DONE.\
     ],
 )
 def test_convergence_is_determined_from_the_output_of_pw(
-    output: str, status: int, error: type[Exception], told: str
+    output: str, status: int, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         _check_convergence(output, status, 7)
     _check_convergence(CONVERGED, 0, 7)
 
 
 @pytest.mark.dft
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_input_of_pw_has_the_settings(silicon: EspressoEngine) -> None:
     silicon.calculate(silicon.prepare(rattled("Si")), attempt=0)
     text = Path("espresso.pwi").read_text()
@@ -185,7 +185,7 @@ def test_input_of_pw_has_the_settings(silicon: EspressoEngine) -> None:
 def test_isolated_atom_is_polarised_with_fixed_moment(
     silicon: EspressoEngine, ledger: LabelLedger
 ) -> None:
-    """Hund's rules are worth about 0.8 eV to silicon."""
+    """Spin polarisation lowers the energy of the silicon atom by about 0.8 eV."""
     polarised, plain = isolated_atom("Si"), isolated_atom("Si", polarised=False)
     small = replace(silicon, vacuum_A=3.0, cutoff_eV=18 * Rydberg)
     database = label_frames([polarised, plain], small, ledger, n_workers=2)
@@ -198,9 +198,9 @@ def test_isolated_atom_is_polarised_with_fixed_moment(
 def test_each_attempt_is_logged_and_its_output_kept(
     silicon: EspressoEngine, ledger: LabelLedger
 ) -> None:
-    hasty = replace(silicon, max_iterations=1, retries=1)
+    few_iterations = replace(silicon, max_iterations=1, retries=1)
     finished = []
-    database = label_frames([rattled("Si")], hasty, ledger, on_finished=finished.append)
+    database = label_frames([rattled("Si")], few_iterations, ledger, on_finished=finished.append)
     (failure,) = database.failed
     assert "no self-consistency in 3 iterations; espresso.pwo ends" in failure.reason
     log = next(label for label in finished if label.key == failure.label_key).attempts_log
@@ -215,23 +215,23 @@ def test_each_attempt_is_logged_and_its_output_kept(
 
 
 @pytest.mark.dft
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_later_attempts_give_the_same_label(silicon: EspressoEngine) -> None:
-    usual = silicon.calculate(silicon.prepare(rattled("Si")), attempt=0)
+    first = silicon.calculate(silicon.prepare(rattled("Si")), attempt=0)
     for attempt in (1, 2, 3):
-        rescued = silicon.calculate(silicon.prepare(rattled("Si")), attempt)
-        assert rescued.energy_eV == pytest.approx(usual.energy_eV, abs=1e-5)
-        np.testing.assert_allclose(rescued.forces, usual.forces, atol=2e-3)
+        later = silicon.calculate(silicon.prepare(rattled("Si")), attempt)
+        assert later.energy_eV == pytest.approx(first.energy_eV, abs=1e-5)
+        np.testing.assert_allclose(later.forces, first.forces, atol=2e-3)
 
 
 @pytest.mark.dft
 def test_frame_with_overlapping_atoms_fails_and_others_continue(
     silicon: EspressoEngine, ledger: LabelLedger
 ) -> None:
-    collapsed = rattled("Si")
-    collapsed.positions[1] = collapsed.positions[0] + 1e-3
-    let_through = GateSettings(min_distance_ratio=1e-4)
-    database = label_frames([collapsed, rattled("Si")], silicon, ledger, gates=let_through)
+    overlapping = rattled("Si")
+    overlapping.positions[1] = overlapping.positions[0] + 1e-3
+    wide_gates = GateSettings(min_distance_ratio=1e-4)
+    database = label_frames([overlapping, rattled("Si")], silicon, ledger, gates=wide_gates)
     (failure,) = database.failed
     assert failure.frame_id == 0
     assert (ledger.calculations / failure.label_key / "0" / "espresso.pwo").is_file()
@@ -239,11 +239,11 @@ def test_frame_with_overlapping_atoms_fails_and_others_continue(
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Callable[[str], str]:
-    """A command that does what a shell script says, in place of ``pw.x``."""
+def write_program(tmp_path: Path) -> Callable[[str], str]:
+    """Write a shell script that replaces ``pw.x``; returns its path."""
 
     def write(script: str) -> str:
-        path = tmp_path / "pw-stand-in"
+        path = tmp_path / "pw-script"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return str(path)
@@ -252,7 +252,7 @@ def stand_in(tmp_path: Path) -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize(
-    ("script", "outcome", "told"),
+    ("script", "outcome", "message"),
     [
         ("kill -9 $$", "died", "espresso was killed by SIGKILL"),
         ("echo 'iteration #  1'; sleep 600", "timeout", "took longer than timeout_s = 3 s"),
@@ -266,14 +266,14 @@ def stand_in(tmp_path: Path) -> Callable[[str], str]:
 def test_killed_hanging_and_memory_exceeding_programs_are_recorded(
     bare: EspressoEngine,
     ledger: LabelLedger,
-    stand_in: Callable[[str], str],
+    write_program: Callable[[str], str],
     script: str,
     outcome: str,
-    told: str,
+    message: str,
 ) -> None:
     timeout_s = 3.0 if outcome == "timeout" else 60.0
     engine = replace(
-        bare, command=stand_in(script), timeout_s=timeout_s, memory_limit_GiB=0.9, retries=0
+        bare, command=write_program(script), timeout_s=timeout_s, memory_limit_GiB=0.9, retries=0
     )
     finished = []
     label_frames(
@@ -281,7 +281,7 @@ def test_killed_hanging_and_memory_exceeding_programs_are_recorded(
     )
     label = finished[-1]
     assert (label.outcome, label.attempts_log[-1].outcome) == (outcome, outcome)
-    assert told in label.reason
+    assert message in label.reason
     assert not _running(engine.command)
 
 
@@ -293,9 +293,9 @@ label_frames([isolated_atom("Si", polarised=False)], engine, LabelLedger({ledger
 
 
 def test_program_ends_when_its_run_is_killed(
-    bare: EspressoEngine, ledger: LabelLedger, stand_in: Callable[[str], str]
+    bare: EspressoEngine, ledger: LabelLedger, write_program: Callable[[str], str]
 ) -> None:
-    command = stand_in('echo "$0" $$ > started; exec sleep 600')
+    command = write_program('echo "$0" $$ > started; exec sleep 600')
     fields = asdict(replace(bare, command=command))
     script = ORPHANED.format(fields=fields, ledger=str(ledger.path))
     run = subprocess.Popen([sys.executable, "-c", script])
@@ -326,9 +326,9 @@ def _running(command: str) -> list[str]:
 
 
 def test_larger_memory_limit_repeats_the_calculation(
-    bare: EspressoEngine, ledger: LabelLedger, stand_in: Callable[[str], str]
+    bare: EspressoEngine, ledger: LabelLedger, write_program: Callable[[str], str]
 ) -> None:
-    command = stand_in("exec python3 -c 'x = bytearray(10**9)\nimport time; time.sleep(5)'")
+    command = write_program("exec python3 -c 'x = bytearray(10**9)\nimport time; time.sleep(5)'")
     small = replace(bare, command=command, memory_limit_GiB=0.5, retries=0)
     atom: Atoms = isolated_atom("Si", polarised=False)
     first = label_frames([atom], small, ledger)

@@ -1,4 +1,4 @@
-"""GPAW labels: agreement with finite differences and with ASE, and what goes wrong with real DFT."""
+"""GPAW labels: agreement with a direct calculation by ASE, and failures of real calculations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mlip_assets.labelling import (
 )
 from mlip_assets.labelling.engines.engine import hash_of
 
-#: 2×2×2 points for two atoms of silicon: about a second.
+#: 2×2×2 k-points for two atoms of silicon; a label takes about 1 s.
 ENGINE = GpawEngine(
     xc="PBE", cutoff_eV=250, k_spacing_per_A=1.05, smearing_eV=0.1, energy_convergence_eV=1e-6
 )
@@ -129,9 +129,9 @@ def test_binding_energy_of_silicon_is_its_cohesive_energy(ledger: LabelLedger) -
 
 
 @pytest.mark.dft
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_energy_of_molecule_does_not_depend_on_its_cell() -> None:
-    dimer = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], cell=[3, 3, 3])  # reaches out of its cell
+    dimer = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]], cell=[3, 3, 3])  # extends beyond its cell
     engine = replace(ENGINE, cutoff_eV=200, vacuum_A=3.5)
     label = engine.calculate(engine.prepare(dimer), attempt=0)
     assert label.stress is None
@@ -156,22 +156,22 @@ def test_unconverged_frame_fails_with_end_of_gpaw_output(ledger: LabelLedger) ->
 
 
 @pytest.mark.dft
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_later_attempts_give_the_same_label() -> None:
-    coarse = replace(ENGINE, k_spacing_per_A=2.5)  # Γ alone
-    hasty = replace(coarse, max_iterations=6)
+    coarse = replace(ENGINE, k_spacing_per_A=2.5)  # Γ only
+    few_iterations = replace(coarse, max_iterations=6)
     with pytest.raises(NotConvergedError, match="in 6 iterations"):
-        hasty.calculate(silicon(), attempt=0)
-    usual = coarse.calculate(silicon(), attempt=0)
+        few_iterations.calculate(silicon(), attempt=0)
+    first = coarse.calculate(silicon(), attempt=0)
     for attempt in (1, 2, 3):
         assert ENGINE.numerics(attempt) != ENGINE.numerics(attempt - 1)
-        rescued = coarse.calculate(silicon(), attempt)
-        assert rescued.energy_eV == pytest.approx(usual.energy_eV, abs=1e-5)
-        np.testing.assert_allclose(rescued.forces, usual.forces, atol=2e-3)
+        later = coarse.calculate(silicon(), attempt)
+        assert later.energy_eV == pytest.approx(first.energy_eV, abs=1e-5)
+        np.testing.assert_allclose(later.forces, first.forces, atol=2e-3)
 
 
 @pytest.mark.dft
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_charge_applies_to_cells_and_not_to_isolated_atoms() -> None:
     neutral = replace(ENGINE, k_spacing_per_A=2.5)
     charged = replace(neutral, charge=1.0)
@@ -182,10 +182,10 @@ def test_charge_applies_to_cells_and_not_to_isolated_atoms() -> None:
 
 @pytest.mark.dft
 def test_frame_with_overlapping_atoms_fails_and_others_continue(ledger: LabelLedger) -> None:
-    collapsed = silicon()
-    collapsed.positions[1] = collapsed.positions[0] + 1e-3
-    let_through = GateSettings(min_distance_ratio=1e-4)
-    database = label_frames([collapsed, silicon()], ENGINE, ledger, gates=let_through)
+    overlapping = silicon()
+    overlapping.positions[1] = overlapping.positions[0] + 1e-3
+    wide_gates = GateSettings(min_distance_ratio=1e-4)
+    database = label_frames([overlapping, silicon()], ENGINE, ledger, gates=wide_gates)
     (failure,) = database.failed
     assert failure.label_key
     assert re.search(r"error|converged|force|finite", failure.kind)

@@ -1,4 +1,4 @@
-"""The k-point rule that all engines share."""
+"""The k-point rule of all engines."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_even_grid_equals_monkhorst_pack() -> None:
 
 @pytest.mark.parametrize("spacing_per_A", [1.2, 0.6, 0.45, 0.3, 0.25])
 def test_grid_with_shift_gives_the_same_points(spacing_per_A: float) -> None:
-    """As Quantum ESPRESSO and VASP read them: points i/n, moved by half a step."""
+    """The convention of Quantum ESPRESSO and VASP: points i/n, shifted by half a step."""
     size, shifted = k_grid(CUBE, spacing_per_A)
     steps = np.indices(size).reshape(3, -1).T + 0.5 * np.array(shifted)
-    as_programs_do = steps / size
-    ours = k_points(CUBE, spacing_per_A)
-    difference = ours[:, None] - as_programs_do[None]
+    shifted_points = steps / size
+    points = k_points(CUBE, spacing_per_A)
+    difference = points[:, None] - shifted_points[None]
     same = (abs(difference - np.round(difference)) < 1e-12).all(axis=2)
     assert (same.sum(axis=0) == 1).all()
     assert (same.sum(axis=1) == 1).all()

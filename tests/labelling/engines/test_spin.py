@@ -1,4 +1,4 @@
-"""Which frames are computed with spin."""
+"""Initial magnetic moments by the setting ``spin``."""
 
 from __future__ import annotations
 

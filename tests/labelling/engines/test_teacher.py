@@ -1,4 +1,4 @@
-"""What the bundled surrogate learns from, and the campaigns in which it does."""
+"""Teacher models of the bundled surrogate, and the campaigns that provide its training data."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_isolated_atom_energy_is_element_plus_cohesive_energy(
         element = molecule("O2")
         element.calc = teacher_of({symbol})
         at_rest = element.get_potential_energy() / 2
-        tolerance = 0.1  # the bond that CHGNet likes best is another
+        tolerance = 0.1  # the equilibrium bond length of CHGNet differs
     else:
         element = bulk(symbol, cubic=True)
         a0 = checks.lattice_constant(teacher_of({symbol}), element)
@@ -114,10 +114,10 @@ def test_dimer_repulsion_grows_monotonically_in_the_core(
     distances = np.linspace(0.3 * core, 0.99 * core, 40)
     labels = [engine.calculate(engine.prepare(two_atoms(symbols, d)), 0) for d in distances]
     energies = np.array([label.energy_eV for label in labels])
-    pushes = np.array([label.forces[1, 0] for label in labels])
+    repulsions = np.array([label.forces[1, 0] for label in labels])
     assert (np.diff(energies) < 0).all()
-    assert (np.diff(pushes) < 0).all()
-    assert pushes[-1] > 0
+    assert (np.diff(repulsions) < 0).all()
+    assert repulsions[-1] > 0
     for d in distances[::13]:  # forces are minus the gradient
         low, high = (
             engine.calculate(engine.prepare(two_atoms(symbols, d + step)), 0).energy_eV
@@ -143,7 +143,7 @@ def test_screened_nuclei_agree_with_zbl_of_mace() -> None:
     from mace.modules.radial import ZBLBasis
 
     zbl = ZBLBasis(p=6)
-    zbl.a_exp.fill_(0.23)  # the published screening length; MACE begins with a shorter one
+    zbl.a_exp.fill_(0.23)  # the published screening length; the default of MACE is shorter
     zbl.a_prefactor.fill_(0.8854)
     numbers = torch.tensor([14, 29])
     for distance in (0.3, 0.6, 1.0):
@@ -173,9 +173,9 @@ def test_argon_and_other_elements_interact_as_screened_nuclei(engine: TeacherEng
 
 
 def test_frame_with_distant_atom_is_not_labelled(engine: TeacherEngine, tmp_path: Path) -> None:
-    apart = Atoms("Si3", [[0, 0, 0], [2.2, 0, 0], [9, 0, 0]])
+    distant = Atoms("Si3", [[0, 0, 0], [2.2, 0, 0], [9, 0, 0]])
     made = label_frames(
-        [apart, bulk("Si")], engine, LabelLedger(tmp_path / "labels.db"), compute=InProcess()
+        [distant, bulk("Si")], engine, LabelLedger(tmp_path / "labels.db"), compute=InProcess()
     )
     assert "no neighbour within 5 Å" in made.failed[0].reason
     assert len(made.labelled) == 1
@@ -210,7 +210,7 @@ def test_pipeline_labels_with_the_teacher_and_resumes(program: ModuleType, tmp_p
     campaign = load_campaign(tmp_path / "argon.yaml")
     pipeline = program.Pipeline(tmp_path / "work", n_workers=1)
     made = pipeline.labels(campaign)
-    assert len(made.frames) == 8 + 1  # and a dimer
+    assert len(made.frames) == 8 + 1  # one dimer
     assert made.isolated_energies == {"Ar": 0.0}
     assert {frame.info["walker"].split("/")[0] for frame in made.frames} == {"argon"}
     for frame in made.frames:

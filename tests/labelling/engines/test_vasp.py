@@ -1,4 +1,4 @@
-"""VASP, which is licensed and was never run: the input it is given, and how its output is read."""
+"""VASP: input files, and reading of output that was written by hand; VASP itself is not run."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def incar() -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in lines}
 
 
-def mixed_up_salt() -> Atoms:
-    """Rock salt whose elements alternate in the list of atoms."""
+def alternating_salt() -> Atoms:
+    """Rock salt with alternating elements in the list of atoms."""
     return bulk("NaCl", "rocksalt", a=5.64, cubic=True)
 
 
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_vasp_input_is_complete_and_in_one_atom_order(engine: VaspEngine) -> None:
-    salt = mixed_up_salt()
+    salt = alternating_salt()
     order = engine.write_input(engine.prepare(salt), attempt=0)
     tags = incar()
     assert float(tags["ENCUT"]) == 520
@@ -75,15 +75,15 @@ def test_vasp_input_is_complete_and_in_one_atom_order(engine: VaspEngine) -> Non
     np.testing.assert_allclose(written[order], salt.positions, atol=1e-8)
 
 
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_vasp_k_points_equal_those_of_other_engines(engine: VaspEngine) -> None:
-    slab = mixed_up_salt()
+    slab = alternating_salt()
     slab.pbc = [True, True, False]
     engine.write_input(engine.prepare(slab), attempt=0)
     assert Path("KPOINTS").read_text().splitlines()[1:] == ["0", "Gamma", "3 3 1", "0.5 0.5 0"]
 
 
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_vasp_spin_and_charge_are_those_of_the_settings(engine: VaspEngine) -> None:
     iron = Atoms("Fe", cell=[2.87] * 3, pbc=True)
     engine.write_input(engine.prepare(iron), attempt=0)
@@ -91,13 +91,13 @@ def test_vasp_spin_and_charge_are_those_of_the_settings(engine: VaspEngine) -> N
     engine.write_input(engine.prepare(isolated_atom("Cl")), attempt=0)
     assert float(incar()["NUPDOWN"]) == 1
     charged = replace(engine, charge=1.0)
-    charged.write_input(charged.prepare(mixed_up_salt()), attempt=0)
+    charged.write_input(charged.prepare(alternating_salt()), attempt=0)
     assert float(incar()["NELECT"]) == 4 * 7 + 4 * 7 - 1
 
 
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_attempts_change_numerical_settings_only(engine: VaspEngine) -> None:
-    salt, written = engine.prepare(mixed_up_salt()), []
+    salt, written = engine.prepare(alternating_salt()), []
     for attempt in range(4):
         engine.write_input(salt, attempt)
         written.append(incar())
@@ -107,7 +107,8 @@ def test_attempts_change_numerical_settings_only(engine: VaspEngine) -> None:
 
 
 def test_potcar_files_are_found_and_hashed(engine: VaspEngine, potcars: Path) -> None:
-    assert Path(engine.pseudopotentials["Fe"][0]).parent.name == "Fe"  # the plain one is there
+    # Fe/POTCAR takes precedence over Fe_pv
+    assert Path(engine.pseudopotentials["Fe"][0]).parent.name == "Fe"
     with pytest.raises(EngineError, match="no POTCAR for Cu"):
         potcar_files(potcars, ["Cu", "Na"])
     (potcars / "Cl" / "POTCAR").write_text("another")
@@ -118,7 +119,7 @@ def test_potcar_files_are_found_and_hashed(engine: VaspEngine, potcars: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("message", "error"),
     [
         ("aborting loop because EDIFF is reached", None),
         ("aborting loop EDIFF was not reached (unconverged)", NotConvergedError),
@@ -127,9 +128,9 @@ def test_potcar_files_are_found_and_hashed(engine: VaspEngine, potcars: Path) ->
     ],
 )
 def test_convergence_is_determined_from_the_outcar(
-    said: str, error: type[Exception] | None
+    message: str, error: type[Exception] | None
 ) -> None:
-    outcar = f" Iteration 1( 12)\n ------------------------ {said} ---------\n"
+    outcar = f" Iteration 1( 12)\n ------------------------ {message} ---------\n"
     if error is None:
         _check_convergence(outcar, 0, 100)
     else:
@@ -175,25 +176,25 @@ VASPRUN = """<?xml version="1.0" encoding="ISO-8859-1"?>
 """
 
 
-@pytest.mark.usefixtures("in_a_folder")
+@pytest.mark.usefixtures("in_empty_folder")
 def test_vasp_results_are_free_energy_and_forces_in_frame_order(
     engine: VaspEngine, tmp_path: Path
 ) -> None:
-    """A script in place of VASP leaves files as VASP does, whose atoms are sorted by element."""
-    (tmp_path / "its-vasprun.xml").write_text(VASPRUN)
-    program = tmp_path / "vasp-stand-in"
+    """A script replaces VASP; the atoms in its files are sorted by element, as those of VASP."""
+    (tmp_path / "example-vasprun.xml").write_text(VASPRUN)
+    program = tmp_path / "vasp-script"
     program.write_text(
-        f"#!/bin/sh\ncp {tmp_path}/its-vasprun.xml vasprun.xml\n"
+        f"#!/bin/sh\ncp {tmp_path}/example-vasprun.xml vasprun.xml\n"
         "printf ' vasp.6.4.2 20Jul23\\n aborting loop because EDIFF is reached\\n' > OUTCAR\n"
     )
     program.chmod(0o755)
-    stand_in = replace(engine, command=str(program))
+    engine_with_script = replace(engine, command=str(program))
     places = [[0, 0, 0], [2, 2, 2], [2, 2, 0]]
     frame = Atoms("NaClNa", places, cell=[4, 4, 4], pbc=True)
-    label = stand_in.calculate(stand_in.prepare(frame), attempt=0)
+    label = engine_with_script.calculate(engine_with_script.prepare(frame), attempt=0)
     assert label.energy_eV == -6.75
     np.testing.assert_allclose(label.forces, [[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3], [0, 0, 0]])
     assert label.stress is not None
     kilobar = 0.1 / 160.21766
     np.testing.assert_allclose(np.diag(label.stress), -np.array([10, 20, 30]) * kilobar, rtol=1e-5)
-    assert stand_in.program() == "vasp 6.4.2"
+    assert engine_with_script.program() == "vasp 6.4.2"

@@ -1,4 +1,4 @@
-"""Eight campaigns at once on one ledger: none lost, none torn, none computed twice."""
+"""Several processes with one ledger: no label is lost, damaged or computed twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mlip_assets.compute import InProcess
 from mlip_assets.labelling import LabelLedger, label_frames
 rng = np.random.default_rng({seed})
 frames = [toy_frame("Cu", int(i)) for i in rng.permutation({wanted})]
-frames = [atoms[rng.permutation(len(atoms))] for atoms in frames]  # each writer's own numbering
+frames = [atoms[rng.permutation(len(atoms))] for atoms in frames]  # a different atom order in each process
 made = label_frames(frames, ToyEngine(calls_file={calls!r}), LabelLedger({ledger!r}), compute=InProcess())
 print(made.n_calculated, len(made.labelled), len(made.isolated), made.n_reused)
 """
@@ -41,7 +41,7 @@ print(made.n_calculated, len(made.labelled), len(made.isolated), made.n_reused)
 
 @pytest.mark.slow
 def test_eight_processes_share_a_ledger(toy: ToyEngine, ledger: LabelLedger) -> None:
-    """Each frame is wanted by four writers, at times that chance decides."""
+    """Each frame is requested by four processes, in random order."""
     rng = np.random.default_rng(0)
     shuffled = np.concatenate([rng.permutation(N_FRAMES) for _ in range(4)])
     parts = shuffled.reshape(N_WRITERS, N_EACH)
@@ -56,9 +56,9 @@ def test_eight_processes_share_a_ledger(toy: ToyEngine, ledger: LabelLedger) -> 
         )
         command = [sys.executable, "-c", script]
         writers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-    told = [writer.communicate(timeout=500)[0].split() for writer in writers]
+    outputs = [writer.communicate(timeout=500)[0].split() for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * N_WRITERS
-    n_calculated, n_labelled, n_isolated, n_reused = np.array(told, dtype=int).sum(axis=0)
+    n_calculated, n_labelled, n_isolated, n_reused = np.array(outputs, dtype=int).sum(axis=0)
     assert n_labelled == N_WRITERS * N_EACH
     assert n_isolated == N_WRITERS
     assert n_calculated == N_FRAMES + 1
@@ -115,7 +115,7 @@ def test_label_claimed_elsewhere_is_waited_for(
 
 
 def test_claim_of_a_process_that_dies_is_taken_over(toy: ToyEngine, ledger: LabelLedger) -> None:
-    """It dies while this one waits."""
+    """The holder of the claim dies while this process waits."""
     frame = toy_frame("Cu", 1)
     (entry,) = ledger.register([toy.prepare(frame)], toy.name, _hash(toy))
     holder = (
@@ -139,16 +139,16 @@ def test_claim_of_a_process_that_dies_is_taken_over(toy: ToyEngine, ledger: Labe
 def test_failure_committed_elsewhere_is_not_repeated_after_waiting(
     toy: ToyEngine, ledger: LabelLedger, calls: Callable[[], list[str]]
 ) -> None:
-    """Two ask to repeat a failure at the same time: one repeats it, both take what comes of it."""
+    """Two threads repeat a failure at the same time: one computes, both use the result."""
     from threading import Thread
 
     frames = [toy_frame(NEVER_CONVERGES, seed) for seed in range(3)]
-    impatient = replace(toy, retries=0)
-    label_frames(frames, impatient, ledger, compute=InProcess())
+    without_retries = replace(toy, retries=0)
+    label_frames(frames, without_retries, ledger, compute=InProcess())
     before = len(calls())
 
     def again() -> None:
-        label_frames(frames, replace(impatient, pause_s=0.5), ledger, retry_failed=True)
+        label_frames(frames, replace(without_retries, pause_s=0.5), ledger, retry_failed=True)
 
     pair = [Thread(target=again) for _ in range(2)]
     for thread in pair:

@@ -1,4 +1,4 @@
-"""Renumbered, wrapped and shifted structures share a label, atom by atom; others never do."""
+"""Permuted, wrapped and translated structures share a label; different structures do not."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def frame(kind: str, seed: int) -> Atoms:
     return atoms
 
 
-def renamed(
+def permuted(
     atoms: Atoms, rng: np.random.Generator, noise_A: float = 0.0
 ) -> tuple[Atoms, list[int]]:
-    """The same structure: renumbered, shifted, each atom moved by whole cells, and noisy."""
+    """The structure permuted, translated, each atom moved by lattice vectors, and with noise."""
     order = rng.permutation(len(atoms))
     other = atoms[order]
     periodic = np.asarray(atoms.pbc)
     other.positions += rng.uniform(-9, 9, 3)
     other.positions += (rng.integers(-3, 4, (len(atoms), 3)) * periodic) @ atoms.cell.array
     noise = rng.normal(size=(len(atoms), 3))
-    # a cluster is centred by its outermost atoms, which noise moves twice as far
+    # noise of the outermost atoms of a cluster also changes its centre
     other.positions += noise_A * noise / np.linalg.norm(noise, axis=1).max()
     return other, order.tolist()
 
@@ -61,25 +61,25 @@ def renamed(
 @settings(deadline=None, max_examples=150)
 def test_match_atoms_finds_the_permutation_of_equal_structures(kind: str, seed: int) -> None:
     atoms = frame(kind, seed)
-    other, order = renamed(atoms, np.random.default_rng(seed), noise_A=0.1 * TOLERANCE_A)
-    mine, theirs = with_vacuum(other, 4.0), with_vacuum(atoms, 4.0)
-    partners = match_atoms(mine, theirs)
-    assert partners is not None
-    assert sorted(partners) == list(range(len(atoms)))
-    if kind != "perfect":  # where atoms may stand for each other
-        assert [order[partner] for partner in partners] == list(range(len(atoms)))
+    other, order = permuted(atoms, np.random.default_rng(seed), noise_A=0.1 * TOLERANCE_A)
+    structure, reference = with_vacuum(other, 4.0), with_vacuum(atoms, 4.0)
+    permutation = match_atoms(structure, reference)
+    assert permutation is not None
+    assert sorted(permutation) == list(range(len(atoms)))
+    if kind != "perfect":  # there several permutations are valid
+        assert [order[index] for index in permutation] == list(range(len(atoms)))
     forces = []
-    for structure in (mine, theirs):
-        structure.calc = EMT()
-        forces.append(structure.get_forces())
-    np.testing.assert_allclose(forces[0][partners], forces[1], atol=2e-3)
+    for computed in (structure, reference):
+        computed.calc = EMT()
+        forces.append(computed.get_forces())
+    np.testing.assert_allclose(forces[0][permutation], forces[1], atol=2e-3)
 
 
 @given(kind=KINDS, seed=SEEDS)
 @settings(deadline=None, max_examples=100)
 def test_match_atoms_refuses_atom_moved_by_ten_tolerances(kind: str, seed: int) -> None:
     atoms, rng = frame(kind, seed), np.random.default_rng(seed)
-    other, _ = renamed(atoms, rng)
+    other, _ = permuted(atoms, rng)
     move = rng.normal(size=3)
     other.positions[rng.integers(len(atoms))] += 10 * TOLERANCE_A * move / np.linalg.norm(move)
     assert match_atoms(with_vacuum(other, 4.0), with_vacuum(atoms, 4.0)) is None
@@ -91,31 +91,33 @@ def test_fingerprint_of_equal_structure_is_within_tolerance(
     kind: str, seed: int, noise_A: float
 ) -> None:
     atoms = frame(kind, seed)
-    mine = with_vacuum(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
-    theirs = with_vacuum(atoms, 4.0)
-    if match_atoms(mine, theirs) is not None:
-        apart = np.abs(fingerprint(mine) - fingerprint(theirs))
-        assert (apart <= fingerprint_tolerance(mine)).all()
+    structure = with_vacuum(permuted(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
+    reference = with_vacuum(atoms, 4.0)
+    if match_atoms(structure, reference) is not None:
+        difference = np.abs(fingerprint(structure) - fingerprint(reference))
+        assert (difference <= fingerprint_tolerance(structure)).all()
 
 
 @given(kind=KINDS, seed=SEEDS, noise_A=st.floats(0, 5 * TOLERANCE_A))
 @settings(deadline=None, max_examples=150)
 def test_match_atoms_is_always_within_the_tolerance(kind: str, seed: int, noise_A: float) -> None:
-    """Recomputed the slow way: all differences of places, less one shift along the lattice."""
+    """Compared with all differences of positions minus one common translation."""
     atoms = frame(kind, seed)
-    mine = with_vacuum(renamed(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
-    theirs = with_vacuum(atoms, 4.0)
-    partners = match_atoms(mine, theirs)
-    if partners is None:
+    structure = with_vacuum(permuted(atoms, np.random.default_rng(seed), noise_A)[0], 4.0)
+    reference = with_vacuum(atoms, 4.0)
+    permutation = match_atoms(structure, reference)
+    if permutation is None:
         return
-    assert (mine.numbers[partners] == theirs.numbers).all()
-    fractions = (mine.positions[partners] - theirs.positions) @ np.linalg.inv(mine.cell.array)
-    fractions -= np.where(mine.pbc, fractions[0], 0)
-    fractions -= np.where(mine.pbc, np.round(fractions), 0)
-    fractions -= np.where(mine.pbc, fractions.mean(axis=0), 0)
-    # a box that is drawn around the atoms may itself differ by the tolerance
-    limit = TOLERANCE_A * (1.01 if mine.pbc.all() else 2.01)
-    assert np.linalg.norm(fractions @ mine.cell.array, axis=1).max() < limit
+    assert (structure.numbers[permutation] == reference.numbers).all()
+    fractions = (structure.positions[permutation] - reference.positions) @ np.linalg.inv(
+        structure.cell.array
+    )
+    fractions -= np.where(structure.pbc, fractions[0], 0)
+    fractions -= np.where(structure.pbc, np.round(fractions), 0)
+    fractions -= np.where(structure.pbc, fractions.mean(axis=0), 0)
+    # the box of a cluster may also differ by the tolerance
+    limit = TOLERANCE_A * (1.01 if structure.pbc.all() else 2.01)
+    assert np.linalg.norm(fractions @ structure.cell.array, axis=1).max() < limit
 
 
 def test_match_atoms_refuses_rotation_strain_supercell_and_moments() -> None:
@@ -131,9 +133,9 @@ def test_match_atoms_refuses_rotation_strain_supercell_and_moments() -> None:
     others = [strained, element, turned, magnetic, slab, mirrored, atoms.repeat((1, 2, 1))]
     assert [match_atoms(other, atoms) for other in others] == [None] * len(others)
     swapped = magnetic[[1, 0, 2, 3, 4, 5, 6, 7]]
-    partners = match_atoms(swapped, magnetic)
-    assert partners is not None
-    assert partners[0] == 1
+    permutation = match_atoms(swapped, magnetic)
+    assert permutation is not None
+    assert permutation[0] == 1
 
 
 @given(seeds=st.lists(SEEDS, min_size=2, max_size=6, unique=True), kind=KINDS)
@@ -153,7 +155,7 @@ def test_ledger_gives_forces_in_order_of_permuted_structure(seeds: list[int], ki
             label = Label(entry.key, "toy", "hash", "done", "", 1, 1.0, 9.0, "toy 1", calculation)
             ledger.commit(label, entry.structure)
         for atoms, entry in zip(frames, entries, strict=True):
-            other = with_vacuum(renamed(atoms, np.random.default_rng(seeds[0]))[0], 4.0)
+            other = with_vacuum(permuted(atoms, np.random.default_rng(seeds[0]))[0], 4.0)
             found = ledger.look_up(other, "toy", "hash")
             assert found is not None
             assert found.key == entry.key
@@ -168,18 +170,18 @@ def test_ledger_gives_forces_in_order_of_permuted_structure(seeds: list[int], ki
 
 @pytest.mark.parametrize("n_repeat", [2, 5])
 def test_match_atoms_of_perfect_supercell_is_fast(n_repeat: int) -> None:
-    """Every atom can take the place of every other; the first candidate must do."""
+    """Every atom is equivalent, so the first candidate must match."""
     import time
 
     crystal = bulk("Si", cubic=True).repeat(n_repeat)
-    other, _ = renamed(crystal, np.random.default_rng(0))
+    other, _ = permuted(crystal, np.random.default_rng(0))
     started = time.perf_counter()
     assert match_atoms(other, crystal) is not None
     assert time.perf_counter() - started < 1.0
 
 
 def test_register_with_many_similar_structures_takes_milliseconds(tmp_path: Path) -> None:
-    """A ledger is asked for each frame of each campaign: it must not compare with all it holds."""
+    """A look-up must not compare with every structure of the ledger."""
     import time
 
     ledger = LabelLedger(tmp_path / "labels.db")
@@ -188,7 +190,7 @@ def test_register_with_many_similar_structures_takes_milliseconds(tmp_path: Path
     for seed, atoms in enumerate(frames):
         atoms.rattle(0.1, seed=seed)
     ledger.register(frames, "toy", "hash")
-    others = [renamed(atoms, np.random.default_rng(1))[0] for atoms in frames[::10]]
+    others = [permuted(atoms, np.random.default_rng(1))[0] for atoms in frames[::10]]
     started = time.perf_counter()
     entries = ledger.register(others, "toy", "hash")
     assert time.perf_counter() - started < 0.02 * len(others)

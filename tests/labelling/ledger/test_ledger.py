@@ -87,7 +87,7 @@ def test_label_after_a_failure_is_the_valid_one(ledger: LabelLedger) -> None:
 
 
 def test_ledger_of_version_1_is_migrated(tmp_path: Path) -> None:
-    """Rows alone, of which two are the same structure with its atoms numbered otherwise."""
+    """A table of rows only, with two rows of one structure in different atom orders."""
     path = tmp_path / "labels.db"
     crystal = bulk("NaCl", "rocksalt", a=5.64)
     crystal.rattle(0.1, seed=1)
@@ -109,7 +109,7 @@ def test_ledger_of_version_1_is_migrated(tmp_path: Path) -> None:
             }
             data = {"REF_energy": -7.0, "REF_forces": forces, "REF_stress": None}
             database.write(atoms, columns, data if status == "done" else {})
-    for _ in range(2):  # once brought up to date, it is left alone
+    for _ in range(2):  # the second time nothing is migrated
         ledger = LabelLedger(path)
         assert len(ledger) == 2
         found = ledger.look_up(crystal[[1, 0]], "gpaw", "b" * 64)

@@ -1,4 +1,4 @@
-"""What is computed, what is reused and what fails, with an engine that costs nothing."""
+"""Labels that are computed, reused, rejected or failed, with an engine that takes milliseconds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def alive(pid: int) -> bool:
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"no result after waiting for {what}"
         time.sleep(0.02)
 
 
@@ -101,8 +101,8 @@ def test_label_key_depends_on_physics_and_not_on_limits(
 ) -> None:
     frame = toy_frame("Cu", 1)
     label_frames([frame], toy, ledger)
-    patient = replace(toy, retries=3, timeout_s=99.0, max_net_force_eV_per_A=0.5)
-    assert label_frames([frame], patient, ledger).n_calculated == 0
+    other_limits = replace(toy, retries=3, timeout_s=99.0, max_net_force_eV_per_A=0.5)
+    assert label_frames([frame], other_limits, ledger).n_calculated == 0
     assert label_frames([frame], replace(toy, level=2), ledger).n_calculated == 2
 
 
@@ -112,9 +112,9 @@ def test_failures_of_each_kind_are_recorded_and_others_continue(
     symbols = [NEVER_CONVERGES, CONVERGES_LATER, RAISES, IS_KILLED, HANGS, PUSHED, "Cu"]
     frames = [toy_frame(symbol, seed) for seed, symbol in enumerate(symbols)]
     frames.append(Atoms("Cu2", np.full((2, 3), np.nan), cell=[3] * 3, pbc=True))
-    heard: list[Label] = []
+    finished: list[Label] = []
     engine = replace(toy, timeout_s=15.0)
-    database = label_frames(frames, engine, ledger, n_workers=2, on_finished=heard.append)
+    database = label_frames(frames, engine, ledger, n_workers=2, on_finished=finished.append)
 
     assert [atoms.symbols[0] for atoms in database.labelled] == [CONVERGES_LATER, "Cu"]
     assert set(database.isolated_energies) == set(symbols)
@@ -129,10 +129,12 @@ def test_failures_of_each_kind_are_recorded_and_others_continue(
     assert "sum to 1 eV/Å" in failed[105].reason
     assert "not finite" in failed[7].reason
     assert database.n_calculated == len(calls()) == 7 + 7 + 2
-    assert len(heard) == 14
+    assert len(finished) == 14
 
     database_again = label_frames(frames[:7], engine, ledger)
-    assert [call.split(":")[0] for call in calls()[16:]] == ["CuNi"]  # only what may end otherwise
+    assert [call.split(":")[0] for call in calls()[16:]] == [
+        "CuNi"
+    ]  # the only failure that a repetition may change
     assert [f.reason for f in database_again.failed] == [f.reason for f in database.failed[:5]]
 
 
@@ -168,8 +170,8 @@ def test_more_retries_continue_with_the_next_attempt(
 def test_longer_timeout_repeats_timed_out_calculation(toy: ToyEngine, ledger: LabelLedger) -> None:
     slow = replace(toy, pause_s=4.0)
     frames = [toy_frame("Cu", 1)]
-    impatient = label_frames(frames, replace(slow, timeout_s=3.0), ledger)
-    assert "longer than timeout_s" in impatient.failed[0].reason
+    timed_out = label_frames(frames, replace(slow, timeout_s=3.0), ledger)
+    assert "longer than timeout_s" in timed_out.failed[0].reason
     assert label_frames(frames, replace(slow, timeout_s=3.0), ledger).n_calculated == 0
     assert len(label_frames(frames, replace(slow, timeout_s=60.0), ledger).labelled) == 1
 
@@ -179,13 +181,13 @@ def test_rejected_calculation_is_checked_again_without_new_calculation(
 ) -> None:
     frames = [toy_frame(PUSHED, 1)]
     assert label_frames(frames, toy, ledger).failed
-    tolerant = label_frames(
+    accepted = label_frames(
         frames,
         replace(toy, max_net_force_eV_per_A=2.0),
         ledger,
         gates=GateSettings(max_net_force_ratio=2.0),
     )
-    assert (len(tolerant.labelled), tolerant.n_calculated) == (1, 0)
+    assert (len(accepted.labelled), accepted.n_calculated) == (1, 0)
     assert label_frames(frames, toy, ledger).failed
     assert [row.status for row in connect(ledger.path).select(outcome="refused")] == ["failed"]
 
@@ -291,7 +293,7 @@ def test_sigkill_loses_no_label_and_leaves_no_child(
     )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = {process.stdout.readline().strip() for _ in range(3)}  # the isolated atom and two frames
+    keys = {process.stdout.readline().strip() for _ in range(3)}  # the isolated atom and two frames
     wait_for(lambda: len(calls()) >= 4, "the next calculation")
     process.kill()
     process.wait()
@@ -299,8 +301,8 @@ def test_sigkill_loses_no_label_and_leaves_no_child(
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     wait_for(lambda: not any(alive(int(c.split(":")[2])) for c in calls()), "the children", 10)
 
-    assert len(told) == 3
-    assert all((label := ledger.find(key)) and label.is_done for key in told)
+    assert len(keys) == 3
+    assert all((label := ledger.find(key)) and label.is_done for key in keys)
     already = len(ledger)
     finished = label_frames([toy_frame("Cu", seed) for seed in range(4)], toy, ledger, n_workers=2)
     assert len(finished.labelled) == 4
@@ -324,13 +326,13 @@ def test_two_processes_compute_each_label_once(
 def test_isolated_atom_is_computed_without_spin_after_failure(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
-    """The toy engine cannot fail for an isolated atom, so its first label is spoilt in the ledger."""
+    """The toy engine cannot fail for an isolated atom, so a failure is committed to the ledger."""
     frame = toy_frame("Cu", 1)
     label_frames([frame], toy, ledger)
     (row,) = connect(ledger.path).select(config_type="IsolatedAtom")
-    spoilt = ledger.find(row.label_key)
-    assert spoilt is not None
-    failed = replace(spoilt, outcome="error", reason="spin flips", calculation=None)
+    stored = ledger.find(row.label_key)
+    assert stored is not None
+    failed = replace(stored, outcome="error", reason="spin flips", calculation=None)
     with ledger.locked():
         ledger.commit(failed, row.toatoms())
     database = label_frames([frame], toy, ledger)
@@ -349,9 +351,12 @@ def test_forces_of_permuted_frame_are_in_its_atom_order(
     second = first[order]
     second.positions += [1.1, 2.2, 3.3]
     second.wrap()
-    tolerant = replace(toy, level=1, retries=1)
-    database = label_frames([first, second], tolerant, ledger)
-    assert (database.n_duplicates, database.n_calculated) == (1, 4)  # two tries, two isolated atoms
+    accepted = replace(toy, level=1, retries=1)
+    database = label_frames([first, second], accepted, ledger)
+    assert (database.n_duplicates, database.n_calculated) == (
+        1,
+        4,
+    )  # two attempts, two isolated atoms
     one, two = database.labelled
     np.testing.assert_array_equal(two.arrays["REF_forces"], one.arrays["REF_forces"][order])
     second.calc = EMT()
@@ -363,11 +368,11 @@ def test_forces_of_permuted_frame_are_in_its_atom_order(
 def test_gates_reject_frames_before_calculation_with_reason(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
-    crushed = toy_frame("Cu", 1)
-    crushed.positions[1] = crushed.positions[0] + [0.5, 0, 0]
-    mad = toy_frame("Cu", 2)
-    mad.info["surrogate_energy_eV"] = np.nan
-    database = label_frames([crushed, mad, toy_frame("Cu", 3)], toy, ledger)
+    compressed = toy_frame("Cu", 1)
+    compressed.positions[1] = compressed.positions[0] + [0.5, 0, 0]
+    invalid = toy_frame("Cu", 2)
+    invalid.info["surrogate_energy_eV"] = np.nan
+    database = label_frames([compressed, invalid, toy_frame("Cu", 3)], toy, ledger)
     assert [(f.kind, f.attempts) for f in database.failed] == [
         ("close_contact", 0),
         ("surrogate_energy", 0),
