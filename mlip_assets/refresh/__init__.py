@@ -1,20 +1,22 @@
-"""Rounds of a campaign: what a refresh labels, and when the campaign has converged."""
+"""Rounds of a campaign: candidates for labels, the record of the rounds, and convergence."""
 
 from __future__ import annotations
 
 from mlip_assets.refresh.candidates import (
-    Frontier,
-    find_frontier,
-    known_distance,
-    known_share_by_round,
+    LabellingCandidates,
+    coverage_radius,
+    covered_fraction_by_round,
+    find_candidates,
 )
+from mlip_assets.refresh.convergence import reason_to_stop
 from mlip_assets.refresh.rounds import Round, Rounds
 
 __all__ = [
-    "Frontier",
+    "LabellingCandidates",
     "Round",
     "Rounds",
-    "find_frontier",
-    "known_distance",
-    "known_share_by_round",
+    "coverage_radius",
+    "covered_fraction_by_round",
+    "find_candidates",
+    "reason_to_stop",
 ]

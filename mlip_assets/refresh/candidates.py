@@ -1,4 +1,4 @@
-"""Which frames of a new exploration the labels do not cover yet."""
+"""Labelling candidates: frames of a new exploration that the labels do not cover."""
 
 from __future__ import annotations
 
@@ -10,40 +10,43 @@ from numpy.typing import NDArray
 
 from mlip_assets.sampling.embedding import Embedding
 
-#: Percentile of the distances to the nearest labelled frame, in the first exploration, that sets
-#: what counts as known: one frame in ten was farther from every label, and is worth another look.
-KNOWN_PERCENTILE = 90.0
+#: The coverage radius is this percentile of the distances to the nearest label in the first
+#: exploration: one frame in ten of it is not covered.
+COVERAGE_PERCENTILE = 90.0
 
 
 @dataclass(frozen=True)
-class Frontier:
-    """Frames that are worth a label.
+class LabellingCandidates:
+    """Frames that may be labelled.
 
     Attributes
     ----------
     rows
-        (n,) int64 rows of the embedding, ascending; never empty.
+        (n,) int64 rows of the embedding, ascending; at least one.
     n_far
-        Frames farther from every labelled frame than counts as known.
-    n_unsure
-        Frames whose expected error is above the limit, far or not.
-    known_share
-        Share of all frames that are neither.
+        Number of frames farther from every label than the coverage radius.
+    n_uncertain
+        Number of frames with an expected error above the limit, far or not.
+    covered_fraction
+        Fraction of all frames that are neither far nor uncertain.
     """
 
     rows: NDArray[np.int64]
     n_far: int
-    n_unsure: int
-    known_share: float
+    n_uncertain: int
+    covered_fraction: float
 
 
 def distance_to_labels(embedding: Embedding, labelled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance (n_frames,) in the map from each frame to the nearest labelled one.
+    """Distance (n_frames,) in the embedding from each frame to the nearest labelled one.
 
     Parameters
     ----------
+    embedding
+        All frames.
     labelled
-        (n_labelled, n_components) scores on the same axes.
+        (n_labelled, n_components) scores in the same principal components. Without any, all
+        distances are infinite.
     """
     from mlip_assets.sampling.distances import nearest
 
@@ -52,64 +55,71 @@ def distance_to_labels(embedding: Embedding, labelled: NDArray[np.float64]) -> N
     return nearest(embedding.scores, labelled)[1]
 
 
-def known_distance(embedding: Embedding, labelled: NDArray[np.float64]) -> float:
-    """The distance from labels within which nine in ten frames of this exploration lie."""
-    return float(np.percentile(distance_to_labels(embedding, labelled), KNOWN_PERCENTILE))
+def coverage_radius(embedding: Embedding, labelled: NDArray[np.float64]) -> float:
+    """Distance from the labels within which nine in ten frames of this exploration are.
+
+    The parameters are those of :func:`distance_to_labels`.
+    """
+    return float(np.percentile(distance_to_labels(embedding, labelled), COVERAGE_PERCENTILE))
 
 
-def find_frontier(
+def find_candidates(
     embedding: Embedding,
     labelled: NDArray[np.float64],
-    within: float,
+    radius: float,
     *,
     expected_error: NDArray[np.float64] | None = None,
     error_limit: float = np.inf,
-) -> Frontier:
-    """Frames that lie beyond the labels, or on which the model is not to be trusted.
+) -> LabellingCandidates:
+    """Frames that are not covered by labels, or for which the model is uncertain.
 
-    Where there are none, the one farthest from the labels stands in for them.
+    If there are none, the frame farthest from the labels is the only candidate.
 
     Parameters
     ----------
+    embedding
+        All frames of the exploration.
     labelled
-        (n_labelled, n_components) scores of labelled frames on the axes of ``embedding``.
-    within
-        Distance from a label at which a frame is known, from :func:`known_distance`.
+        (n_labelled, n_components) scores of labelled frames in the components of ``embedding``.
+    radius
+        Distance within which a label covers a frame, from :func:`coverage_radius`.
     expected_error
-        (n_frames,) calibrated force error of the model, eV/Å, where there is one; NaN: unknown.
+        (n_frames,) calibrated force error of the model, eV/Å; NaN where it is not known.
     error_limit
-        From which a frame is worth a label wherever it lies, eV/Å.
+        Expected error above which a covered frame is a candidate too, eV/Å.
     """
     distance = distance_to_labels(embedding, labelled)
-    far = distance > within
-    unsure = np.zeros(len(far), dtype=bool)
+    far = distance > radius
+    uncertain = np.zeros(len(far), dtype=bool)
     if expected_error is not None:
-        unsure = expected_error > error_limit
-    rows = np.flatnonzero(far | unsure)
-    known_share = 1 - len(rows) / len(far)
+        uncertain = expected_error > error_limit
+    rows = np.flatnonzero(far | uncertain)
+    covered_fraction = 1 - len(rows) / len(far)
     if len(rows) == 0:
         rows = np.array([np.argmax(distance)])
-    return Frontier(rows, int(far.sum()), int(unsure.sum()), known_share)
+    return LabellingCandidates(rows, int(far.sum()), int(uncertain.sum()), covered_fraction)
 
 
-def known_share_by_round(
-    embedding: Embedding, labelled: NDArray[np.float64], rounds: Sequence[int], within: float
+def covered_fraction_by_round(
+    embedding: Embedding, labelled: NDArray[np.float64], rounds: Sequence[int], radius: float
 ) -> dict[int, float]:
-    """Share of the frames that the labels of each round and of those before it cover.
+    """Fraction of the frames that the labels of all rounds up to each round cover.
 
-    Measured on the same frames, the shares of all rounds can be compared: they grow.
+    All fractions are measured on the same frames, so they can be compared. They increase.
 
     Parameters
     ----------
+    embedding
+        The frames.
     labelled
-        (n_labelled, n_components) scores of labelled frames on the axes of ``embedding``.
+        (n_labelled, n_components) scores of labelled frames in the components of ``embedding``.
     rounds
-        The round of each of them.
-    within
-        As in :func:`find_frontier`.
+        Round of each labelled frame.
+    radius
+        Distance within which a label covers a frame, from :func:`coverage_radius`.
     """
     number = np.asarray(rounds)
     return {
-        int(last): float(np.mean(distance_to_labels(embedding, labelled[number <= last]) <= within))
+        int(last): float(np.mean(distance_to_labels(embedding, labelled[number <= last]) <= radius))
         for last in np.unique(number)
     }

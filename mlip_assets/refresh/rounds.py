@@ -1,45 +1,60 @@
-"""The rounds of a campaign: its first run, the refreshes after it, and when these have done enough."""
+"""Record of the rounds of a campaign: its first run and the refreshes after it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from mlip_assets.campaign import CampaignError, RefreshSettings
+from mlip_assets.campaign import CampaignError
 from mlip_assets.common.files import AnyPath, as_path, write_text
 
 ROUNDS_NAME = "rounds.json"
 
+#: Stored key of each attribute whose name differs from it.
+_STORED_KEYS = {"coverage_radius": "known_distance", "covered_fraction": "known_share"}
+
 
 @dataclass(frozen=True)
 class Round:
-    """What one round began with and what it found; None: not known yet."""
+    """Settings and results of one round; None if they are not known yet."""
 
     number: int
     """0 is the first run, k the k-th refresh."""
     run_ids: tuple[str, ...] = ()
-    """Of Dagster: more than one where a run was killed and another went on."""
+    """Ids of the Dagster runs: several if a run was interrupted and another resumed the round."""
     explored_with: str | None = None
-    """The promoted model it explored with, by its folder; None: the campaign's surrogate."""
-    known_distance: float | None = None
-    """Distance in the map within which a frame counts as known, where this round set it."""
-    known_share: float | None = None
-    """Share of the explored frames that earlier labels covered."""
+    """Folder of the promoted model that explores; None: the campaign's surrogate."""
+    coverage_radius: float | None = None
+    """Distance in the embedding within which a label covers a frame; set by the first run."""
+    covered_fraction: float | None = None
+    """Fraction of the explored frames that earlier labels cover."""
     n_labels: int | None = None
-    """Labels of the campaign when it ended."""
+    """Labels of the campaign at the end of the round."""
     error_ratio: float | None = None
-    """Errors of its model over those of the promoted one, on the same held-out labels."""
+    """Errors of the round's model over those of the promoted one, on the same held-out labels."""
     model: str | None = None
-    """The model in use when it ended, by its folder; None: none has been promoted."""
+    """Folder of the model in use at the end of the round; None: none is promoted yet."""
     promoted: bool = False
-    """Whether that is its own."""
+    """Whether that model is the round's own."""
     finished: bool = False
 
     @property
-    def gain(self) -> float:
-        """Share of the error that is gone; 0 where the model was not promoted."""
+    def error_reduction(self) -> float:
+        """Relative reduction of the errors; 0 if the model was not promoted."""
         return 1 - self.error_ratio if self.promoted and self.error_ratio is not None else 0.0
+
+    def to_record(self) -> dict[str, Any]:
+        """The attributes by the keys under which they are stored."""
+        return {_STORED_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_record`; keys may also be the names of the attributes."""
+        names = {key: name for name, key in _STORED_KEYS.items()}
+        values = {names.get(key, key): value for key, value in record.items()}
+        return cls(**{**values, "run_ids": tuple(values["run_ids"])})
 
 
 @dataclass(frozen=True)
@@ -50,77 +65,53 @@ class Rounds:
 
     @classmethod
     def open(cls, path: AnyPath) -> Self:
-        """Read what :meth:`save` wrote; no rounds where there is no file.
+        """Read the file that :meth:`save` wrote; without a file there are no rounds.
 
         Raises
         ------
         CampaignError
-            The file is not what :meth:`save` writes.
+            The file is not a record of rounds.
         """
         file = as_path(path)
         if not file.exists():
             return cls()
         try:
             records = json.loads(file.read_text(encoding="utf-8"))
-            rounds = [Round(**{**r, "run_ids": tuple(r["run_ids"])}) for r in records]
-        except (ValueError, KeyError, TypeError) as error:
+            rounds = [Round.from_record(record) for record in records]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CampaignError(
                 f"{file} is not a record of rounds ({error!r}); restore it, or delete it to begin "
-                "again with the first run, whose labels are not paid for again"
+                "again with the first run, which finds its labels in the ledger"
             ) from error
         return cls(tuple(rounds))
 
     def save(self, path: AnyPath) -> None:
-        """Write the record whole or not at all."""
-        write_text(path, json.dumps([asdict(r) for r in self.rounds], indent=1) + "\n")
+        """Write the record atomically."""
+        records = [record.to_record() for record in self.rounds]
+        write_text(path, json.dumps(records, indent=1) + "\n")
 
     @property
     def next_number(self) -> int:
-        """The one that is not finished, or the one after the last."""
+        """Number of the unfinished round, or of the round after the last."""
         return next((r.number for r in self.rounds if not r.finished), len(self.rounds))
 
     def number_of(self, run_id: str, *, refreshing: bool) -> int:
-        """The round a run works on.
+        """Number of the round of a run.
 
-        The one it began; else, when it refreshes, the next, and otherwise the last there is.
+        This is the round that the run has begun. For other runs, it is the next round in a refresh,
+        and the last round otherwise.
         """
         begun = (r.number for r in reversed(self.rounds) if run_id in r.run_ids)
         last = self.next_number if refreshing else max(len(self.rounds) - 1, 0)
         return next(begun, last)
 
     def begin(self, number: int, run_id: str, explored_with: str | None) -> Rounds:
-        """With a round that a run works on from now; one begun before keeps its model."""
+        """Copy in which a run begins or resumes a round; a resumed round keeps its model."""
         if number == len(self.rounds):
             return Rounds((*self.rounds, Round(number, (run_id,), explored_with)))
-        known = self.rounds[number]
-        return self.record(number, run_ids=tuple(dict.fromkeys([*known.run_ids, run_id])))
+        earlier = self.rounds[number]
+        return self.record(number, run_ids=tuple(dict.fromkeys([*earlier.run_ids, run_id])))
 
     def record(self, number: int, **found: Any) -> Rounds:
-        """With what a round has found."""
+        """Copy in which attributes of a round have new values."""
         return Rounds(tuple(replace(r, **found) if r.number == number else r for r in self.rounds))
-
-    def reason_to_stop(self, settings: RefreshSettings) -> str | None:
-        """Why no further refresh is worth its cost; None while one is.
-
-        Converged: the last exploration found hardly anything that labels did not cover, and
-        neither it nor the refreshes before it, ``patience`` in all, lowered the errors by much.
-        """
-        done = [r for r in self.rounds if r.number > 0]
-        if self.next_number < len(self.rounds):
-            return None  # what was begun is ended
-        if len(done) >= settings.max_rounds:
-            return f"{len(done)} refreshes done, refresh.max_rounds is {settings.max_rounds}"
-        last = done[-settings.patience :]
-        if len(last) < settings.patience or any(
-            r.gain >= settings.min_error_reduction for r in last
-        ):
-            return None
-        known_share = last[-1].known_share or 0.0
-        if known_share < settings.covered:
-            return None
-        gains = ", ".join(f"{100 * r.gain:.1f} %" for r in last)
-        return (
-            f"converged: labels covered {100 * known_share:.1f} % of what the last refresh explored "
-            f"(refresh.covered: {100 * settings.covered:g} %), and the last {len(last)} lowered the "
-            f"errors by {gains} (refresh.min_error_reduction: {100 * settings.min_error_reduction:g} %)"
-        )

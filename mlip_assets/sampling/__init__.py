@@ -1,4 +1,4 @@
-"""From all frames to the few worth labelling: DIRECT, its baselines, and their measure, coverage."""
+"""Selection of the frames to label: PCA, clustering, DIRECT, its baselines, and coverage."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mlip_assets.sampling.coverage import (
 )
 from mlip_assets.sampling.direct import DirectSelection, cluster_pool, direct_select
 from mlip_assets.sampling.embedding import Embedding, embed, fit_embedding
-from mlip_assets.sampling.pca import PrincipalAxes, fit_axes
+from mlip_assets.sampling.pca import PrincipalComponents, fit_principal_components
+from mlip_assets.sampling.presampling import presample
 from mlip_assets.sampling.projection import project_frames
-from mlip_assets.sampling.reduction import representatives
 from mlip_assets.sampling.selection import Selection, select_frames
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
 
@@ -25,18 +25,18 @@ __all__ = [
     "DescriptorSource",
     "DirectSelection",
     "Embedding",
-    "PrincipalAxes",
+    "PrincipalComponents",
     "Selection",
     "cluster_pool",
     "count_distinct_points",
     "coverage_score",
     "direct_select",
     "embed",
-    "fit_axes",
     "fit_clusters",
     "fit_embedding",
+    "fit_principal_components",
     "measure_coverage",
+    "presample",
     "project_frames",
-    "representatives",
     "select_frames",
 ]

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which cluster each frame belongs to.
+    """The cluster of each frame.
 
     Attributes
     ----------
     frame_id
         (n_frames,) int64.
     cluster
-        (n_frames,) int64 from 0; clusters are numbered from the largest to the smallest, equal
+        (n_frames,) int64 from 0. Clusters are numbered from the largest to the smallest, equal
         ones by their lowest frame id. None is empty.
     distance_to_centre
-        (n_frames,) float64, in the space the clusters were made in: the weighted scores.
+        (n_frames,) float64, in the space of the clustering: that of the weighted scores.
     centres
         (n_clusters, n_components) float64, the mean of each cluster's frames in that space.
     weights
-        (n_components,) float64 factors that lead from the scores to that space.
+        (n_components,) float64 factors of the scores in that space.
     """
 
     frame_id: NDArray[np.int64]
@@ -53,7 +53,7 @@ class Clusters:
         return pd.DataFrame({name: getattr(self, name) for name in names})
 
     def predict(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Cluster (n,) whose centre is nearest; ``scores`` (n, n_components) are unweighted."""
+        """Cluster (n,) with the nearest centre; ``scores`` (n, n_components) are unweighted."""
         from mlip_assets.sampling.distances import nearest
 
         if len(scores) == 0:
@@ -77,20 +77,20 @@ def fit_clusters(
     embedding
         Frames in principal components.
     n_clusters
-        Number of clusters, none of which will be empty.
+        Number of clusters; none of them is empty.
     algorithm, seed
         See :func:`~mlip_assets.sampling.partition.find_centres`.
     weighting
-        Whether components count by the variance they explain.
+        Whether components are weighted by the variance they explain.
     among
-        Rows to find the clusters among, such as
-        :func:`~mlip_assets.sampling.reduction.representatives`; the other frames join the nearest.
-        By default all.
+        Rows that are clustered, such as those of
+        :func:`~mlip_assets.sampling.presampling.presample`; the other frames are assigned to the
+        nearest cluster. By default all rows.
 
     Raises
     ------
     ValueError
-        Fewer distinct points than clusters; the message says how many there are.
+        Fewer distinct points than clusters; the message gives their number.
     """
     weights = embedding.weights(weighting)
     points = embedding.scores * weights
@@ -114,14 +114,14 @@ def fit_clusters(
 
 
 def count_distinct_points(scores: NDArray[np.float64]) -> int:
-    """Number of rows (n, n_components) that differ, which bounds the number of clusters."""
+    """Number of distinct rows (n, n_components): the largest possible number of clusters."""
     return len(_distinct_points(scores)[0])
 
 
 def _distinct_points(
     scores: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The different rows, in an order of their own, and for each row which of them it is."""
+    """The distinct rows, sorted, and for each row (n,) the index of its distinct row."""
     distinct, inverse = np.unique(scores, axis=0, return_inverse=True)
     return distinct, inverse.reshape(-1)
 
@@ -133,14 +133,14 @@ def _labels(
     algorithm: Algorithm,
     seed: int,
 ) -> NDArray[np.int64]:
-    """Cluster (n,) of each row; equal rows share theirs, and none is empty."""
+    """Cluster (n,) of each row; equal rows have the same cluster, and no cluster is empty."""
     from mlip_assets.sampling.distances import nearest
 
     distinct, member_of = _distinct_points(scores)
     if not 1 <= n_clusters <= len(distinct):
         raise ValueError(
-            f"n_clusters: {n_clusters} wanted, but the {len(scores)} frames make "
-            f"{len(distinct)} distinct points; give 1 to {len(distinct)}"
+            f"n_clusters: {n_clusters}, but the {len(scores)} frames are {len(distinct)} distinct "
+            f"points; give 1 to {len(distinct)}"
         )
     points, counts = distinct * weights, np.bincount(member_of).astype(np.float64)
     centres = find_centres(points, counts, n_clusters, algorithm=algorithm, seed=seed)
@@ -151,7 +151,7 @@ def _labels(
 def _without_empty(
     labels: NDArray[np.int64], distances: NDArray[np.float64], n_clusters: int
 ) -> NDArray[np.int64]:
-    """Give each empty cluster the point farthest from its centre that leaves none empty behind."""
+    """Move to each empty cluster the point farthest from its centre, from a cluster of several."""
     labels = labels.copy()
     sizes = np.bincount(labels, minlength=n_clusters)
     empty = list(np.flatnonzero(sizes == 0))
@@ -174,7 +174,7 @@ def _means(
 
 
 def _numbered_by_size(labels: NDArray[np.int64], frame_id: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels such that cluster 0 has most frames; ties by the lowest frame id."""
+    """Labels renumbered by size, the largest cluster first; ties by the lowest frame id."""
     sizes = np.bincount(labels)
     lowest = np.full(len(sizes), np.iinfo(np.int64).max)
     np.minimum.at(lowest, labels, frame_id)

@@ -1,4 +1,4 @@
-"""DIRECT: DImensionality-Reduced Encoded Clusters with sTratified sampling, from end to end."""
+"""DIRECT: dimensionality reduction, clustering and stratified sampling of a pool of frames."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from mlip_assets.sampling.clustering import Clusters, count_distinct_points, fit_clusters
 from mlip_assets.sampling.embedding import Embedding, Weighting, embed, fit_embedding
 from mlip_assets.sampling.partition import Algorithm
-from mlip_assets.sampling.pca import Components, PrincipalAxes
-from mlip_assets.sampling.reduction import representatives
+from mlip_assets.sampling.pca import Components, PrincipalComponents
+from mlip_assets.sampling.presampling import presample
 from mlip_assets.sampling.selection import (
     DUPLICATE_TOLERANCE,
     Allocation,
@@ -24,15 +24,15 @@ from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Largest pool that is clustered whole; larger ones are reduced to as many frames first.
-TWO_LEVEL_ABOVE = 100_000
-#: Frames for each one to choose that a pool is never reduced below.
-_CHOICE = 10
+#: Largest pool that is clustered without presampling; larger ones are reduced to this size first.
+PRESAMPLE_ABOVE = 100_000
+#: Presampling keeps at least this number of frames per sample.
+_MIN_FRAMES_PER_SAMPLE = 10
 
 
 @dataclass(frozen=True)
 class DirectSelection:
-    """What was chosen, why, and the two steps that led there.
+    """Chosen frames, the reason for each, and the embedding and clusters that led to them.
 
     Attributes
     ----------
@@ -41,10 +41,10 @@ class DirectSelection:
     frame_id
         (n_samples,) int64 identifiers of these rows.
     clusters, embedding
-        Tables with one row a frame: by ascending frame id for an array, else as the source has
-        them.
+        Tables with one row per frame: by ascending frame id for an array, else in the order of the
+        source.
     reasons
-        Why each of ``indices`` was chosen.
+        Reason for each of ``indices``.
     """
 
     indices: NDArray[np.int64]
@@ -75,29 +75,33 @@ def cluster_pool(
     n_clusters: int | None = None,
     clustering: Algorithm = "kmeans",
     weighting: Weighting = "off",
-    two_level_above: int | None = TWO_LEVEL_ABOVE,
+    presample_above: int | None = PRESAMPLE_ABOVE,
     n_labelled: int = 0,
     seed: int = 0,
 ) -> Clusters:
-    """Clusters to choose ``n_samples`` frames from, on two levels where the pool is very large.
+    """Clusters from which ``n_samples`` frames are chosen; very large pools are presampled.
 
     Parameters
     ----------
+    embedding
+        All frames of the pool.
+    n_samples
+        Number of frames that will be chosen.
     n_clusters
-        None: one for each frame to choose or labelled already, or one for each distinct point
-        where there are fewer.
+        None: one per frame to choose or already labelled, and at most one per distinct point.
     clustering, weighting, seed
         See :func:`~mlip_assets.sampling.clustering.fit_clusters`.
-    two_level_above
-        Pools of more frames, and of more than ten for each to choose, are reduced to about as
-        many, among which the clusters are found (see
-        :func:`~mlip_assets.sampling.reduction.representatives`); None: never.
+    presample_above
+        Larger pools are reduced to about this number of frames, at least ten per sample, before
+        they are clustered (:func:`~mlip_assets.sampling.presampling.presample`). None: never.
+    n_labelled
+        Number of frames of the pool that are already labelled.
     """
     among = None
-    if two_level_above is not None:
-        n_kept = max(two_level_above, _CHOICE * (n_samples + n_labelled))
+    if presample_above is not None:
+        n_kept = max(presample_above, _MIN_FRAMES_PER_SAMPLE * (n_samples + n_labelled))
         if len(embedding.frame_id) > n_kept:
-            among = representatives(embedding, n_kept, weighting=weighting)
+            among = presample(embedding, n_kept, weighting=weighting)
     if n_clusters is None:
         pool = embedding.scores if among is None else embedding.scores[among]
         n_clusters = min(n_samples + n_labelled, count_distinct_points(pool))
@@ -114,11 +118,11 @@ def direct_select(
     components: Components = "variance",
     variance: float = 0.99,
     n_components: int | None = None,
-    axes: PrincipalAxes | None = None,
+    pca: PrincipalComponents | None = None,
     weighting: Weighting = "off",
     clustering: Algorithm = "kmeans",
     n_clusters: int | None = None,
-    two_level_above: int | None = TWO_LEVEL_ABOVE,
+    presample_above: int | None = PRESAMPLE_ABOVE,
     allocation: Allocation = "equitable",
     labelled: NDArray[np.floating[Any]] | None = None,
     duplicate_tolerance: float = DUPLICATE_TOLERANCE,
@@ -126,44 +130,75 @@ def direct_select(
     seed: int = 0,
     frame_ids: ArrayLike | None = None,
 ) -> DirectSelection:
-    """Choose frames that cover the whole pool, rare configurations included.
+    """Choose frames that cover the whole pool, including rare configurations.
 
-    Standardise, reduce to principal components, cluster, and choose from every cluster (Qi, Ko,
-    Wood, Pham and Ong, npj Comput. Mater. 10, 43 (2024)). The defaults differ from the paper where
-    that measured better: components are not weighted by the variance they explain, and k-means
-    from farthest points takes the place of BIRCH. ``components="kaiser"``,
-    ``weighting="explained_variance"`` and ``clustering="birch"`` are the paper's.
+    DIRECT [1]_ standardises the descriptors, reduces them to principal components, clusters the
+    frames and chooses from every cluster. The defaults differ from the paper where a variant gave
+    better coverage: components are not weighted by the variance that they explain, and k-means
+    started from farthest points replaces BIRCH. ``components="kaiser"``,
+    ``weighting="explained_variance"`` and ``clustering="birch"`` are the settings of the paper.
 
     Parameters
     ----------
-    descriptors
-        (n_frames, n_features) floating point, one row a frame, or a source of batches such as a
-        :class:`~mlip_assets.descriptors.DescriptorMatrix`; read twice, never whole.
-    n_samples
-        How many frames to choose.
+    descriptors : NDArray or DescriptorSource
+        (n_frames, n_features) floating point, one row per frame, or a source of batches such as a
+        :class:`~mlip_assets.descriptors.DescriptorMatrix`. It is read twice, batch by batch.
+    n_samples : int
+        Number of frames to choose.
+    method : {"direct", "random", "uniform_stride", "fps"}
+        DIRECT or a baseline; see :func:`~mlip_assets.sampling.selection.select_frames`.
     components, variance, n_components
-        See :func:`~mlip_assets.sampling.pca.fit_axes`.
-    axes
-        Of an earlier embedding, to use in place of new ones.
-    weighting, clustering, n_clusters, two_level_above
+        See :func:`~mlip_assets.sampling.pca.fit_principal_components`.
+    pca : PrincipalComponents, optional
+        Of an earlier embedding, used instead of fitting.
+    weighting, clustering, n_clusters, presample_above
         See :func:`cluster_pool`.
-    method, allocation, duplicate_tolerance
+    allocation, duplicate_tolerance
         See :func:`~mlip_assets.sampling.selection.select_frames`.
-    labelled
-        (n_labelled, n_features) descriptors of frames that are labelled already.
-    n_atoms
-        (n_frames,) atoms in each frame, in the order of the rows, to prefer small cells.
-    seed
-        Decides what is random: minibatch_kmeans, faiss and the random baseline.
-    frame_ids
-        (n_frames,) unique ids of the rows of an array; by default their indices. The frames chosen
-        depend on these and not on the order of the rows.
+    labelled : NDArray, optional
+        (n_labelled, n_features) descriptors of frames that are already labelled.
+    n_atoms : array_like of int, optional
+        (n_frames,) atoms in each frame, in the order of the rows; small cells are then preferred.
+    seed : int
+        Random seed of ``minibatch_kmeans``, ``faiss`` and the random baseline. Everything else is
+        deterministic.
+    frame_ids : array_like of int, optional
+        (n_frames,) unique ids of the rows of an array; by default their indices. The chosen frames
+        depend on the ids, and not on the order of the rows.
+
+    Returns
+    -------
+    DirectSelection
+        ``indices`` (n_samples,) int64, with ``reasons``, ``clusters`` and ``embedding``.
 
     Raises
     ------
     ValueError
         Fewer distinct frames than samples, more clusters than distinct points, descriptors that
         are not finite, or ids that are not unique.
+
+    References
+    ----------
+    .. [1] J. Qi, T. W. Ko, B. C. Wood, T. A. Pham and S. P. Ong, npj Comput. Mater. 10, 43 (2024).
+
+    Examples
+    --------
+    Of 1000 frames, one is far from the others. The selection contains it:
+
+    >>> import numpy as np
+    >>> from mlip_assets.sampling import direct_select
+    >>> descriptors = np.random.default_rng(0).normal(size=(1000, 6))
+    >>> descriptors[123] += 20
+    >>> selection = direct_select(descriptors, 10)
+    >>> len(selection.indices), 123 in selection.indices
+    (10, True)
+
+    A second selection, in the same principal components, excludes what is already labelled:
+
+    >>> labelled = descriptors[selection.indices]
+    >>> second = direct_select(descriptors, 5, pca=selection.embedding.pca, labelled=labelled)
+    >>> set(second.indices) & set(selection.indices)
+    set()
     """
     if isinstance(descriptors, np.ndarray):
         array = DescriptorArray(descriptors, frame_ids)
@@ -172,22 +207,22 @@ def direct_select(
     else:
         source, order = descriptors, np.arange(descriptors.n_frames)
     if not 1 <= n_samples <= len(order):
-        raise ValueError(f"n_samples: {n_samples} frames wanted of {len(order)}")
-    if axes is None:
+        raise ValueError(f"n_samples: {n_samples} frames requested of {len(order)}")
+    if pca is None:
         embedding = fit_embedding(
             source, components=components, variance=variance, n_components=n_components
         )
     else:
-        embedding = embed(source, axes)
-    known = None if labelled is None else embedding.axes.project(labelled)
+        embedding = embed(source, pca)
+    labelled_scores = None if labelled is None else embedding.pca.transform(labelled)
     clusters = cluster_pool(
         embedding,
         n_samples,
         n_clusters=n_clusters,
         clustering=clustering,
         weighting=weighting,
-        two_level_above=two_level_above,
-        n_labelled=0 if known is None else len(known),
+        presample_above=presample_above,
+        n_labelled=0 if labelled_scores is None else len(labelled_scores),
         seed=seed,
     )
     selection = select_frames(
@@ -196,7 +231,7 @@ def direct_select(
         n_samples,
         method=method,
         allocation=allocation,
-        labelled=known,
+        labelled=labelled_scores,
         duplicate_tolerance=duplicate_tolerance,
         n_atoms=None if n_atoms is None else np.asarray(n_atoms)[order],
         seed=seed,

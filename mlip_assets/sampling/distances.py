@@ -1,6 +1,6 @@
-"""Searches among points that compiled loops do best: farthest ones, and ones not seen before.
+"""Compiled searches among points: nearest centres, farthest points, unoccupied points.
 
-Importing this module imports Numba; do so where it is used.
+Import this module inside functions: it imports Numba, which is slow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from mlip_assets.common.compilation import cached_entry, compiled
 def nearest(
     points: NDArray[np.float64], centres: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Index (n_points,) of the centre nearest each point, and its distance, in bounded memory."""
+    """Index (n_points,) of the centre nearest to each point, and its distance (n_points,)."""
     from sklearn.metrics import pairwise_distances_argmin_min
 
     index, distance = pairwise_distances_argmin_min(points, centres)
@@ -23,32 +23,44 @@ def nearest(
 
 @cached_entry
 def farthest_points(
-    points: NDArray[np.float64], taken: NDArray[np.float64], n_points: int, tolerance: float
+    points: NDArray[np.float64], occupied: NDArray[np.float64], n_points: int, tolerance: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Farthest-point sampling: each point chosen is the farthest from all taken or chosen before.
+    """Farthest-point sampling: each chosen point is the farthest from all points before it.
 
-    With nothing taken, the first is the one nearest the mean. Equal distances go to the lowest
-    index. A point is not measured again where the triangle inequality says that the new one cannot
-    be nearer to it than the one it has (Elkan, ICML 2003), which changes no result.
+    If no points are given to start from, the first is the one nearest to the mean. Ties are resolved
+    by the lowest index. A distance is not computed if the triangle inequality shows that it cannot
+    be the smallest (Elkan, ICML 2003), which changes no result.
+
+    Parameters
+    ----------
+    points
+        (n, n_dimensions) candidates.
+    occupied
+        (n_occupied, n_dimensions) points to start from.
+    n_points
+        Number of points to choose.
+    tolerance
+        Points within this distance of an earlier one are not chosen.
 
     Returns
     -------
-    Indices and distances to those before (n,); fewer than ``n_points`` when the others are all
-    within ``tolerance`` of one of them.
+    tuple
+        Indices of the chosen points, and the distance of each from those before it; fewer than
+        ``n_points`` if the other points are within ``tolerance``.
     """
-    n_taken, dimension = taken.shape
-    centres = np.empty((n_taken + n_points, dimension))
-    centres[:n_taken] = taken
+    n_occupied, dimension = occupied.shape
+    centres = np.empty((n_occupied + n_points, dimension))
+    centres[:n_occupied] = occupied
     distance_sq = np.full(len(points), np.inf)
     owner = np.zeros(len(points), dtype=np.int64)
     farthest = 0
-    for centre in range(n_taken):
-        farthest = _approach(points, centres, centre, distance_sq, owner)
-    if n_taken == 0:
+    for centre in range(n_occupied):
+        farthest = _add_centre(points, centres, centre, distance_sq, owner)
+    if n_occupied == 0:
         mean = np.zeros((1, dimension))
         for point in points:
             mean[0] += point / len(points)
-        _approach(points, mean, 0, distance_sq, owner)
+        _add_centre(points, mean, 0, distance_sq, owner)
         farthest = int(np.argmin(distance_sq))
         distance_sq[:] = np.inf
     chosen = np.empty(n_points, dtype=np.int64)
@@ -58,24 +70,25 @@ def farthest_points(
         if gaps[n] <= tolerance:
             return chosen[:n], gaps[:n]
         chosen[n] = farthest
-        centres[n_taken + n] = points[farthest]
-        farthest = _approach(points, centres, n_taken + n, distance_sq, owner)
+        centres[n_occupied + n] = points[farthest]
+        farthest = _add_centre(points, centres, n_occupied + n, distance_sq, owner)
     return chosen, gaps
 
 
 @cached_entry
-def pick_new(
+def pick_unoccupied(
     points: NDArray[np.float64],
     rows: NDArray[np.int64],
     wanted: NDArray[np.int64],
-    taken: NDArray[np.float64],
-    n_taken: int,
+    occupied: NDArray[np.float64],
+    n_occupied: int,
     tolerance: float,
 ) -> NDArray[np.int64]:
-    """Positions in ``rows`` nearest the ``wanted`` ones whose points are not taken yet.
+    """Positions in ``rows``, nearest to the ``wanted`` ones, whose points are unoccupied.
 
-    A point is taken when one of ``taken[:n_taken]`` lies within ``tolerance``; those picked are
-    written there, so there must be room. Fewer are returned when no others are left.
+    A point is occupied if one of ``occupied[:n_occupied]`` is within ``tolerance``. The chosen
+    points are appended to ``occupied``, which needs space for them. The result is shorter than
+    ``wanted`` if no unoccupied points remain.
     """
     tried = np.zeros(len(rows), dtype=np.bool_)
     picked = np.empty(len(wanted), dtype=np.int64)
@@ -86,31 +99,31 @@ def pick_new(
             if candidate < 0 or candidate >= len(rows) or tried[candidate]:
                 continue
             tried[candidate] = True
-            if not _within(points[rows[candidate]], taken[: n_taken + n], tolerance):
+            if not _is_near(points[rows[candidate]], occupied[: n_occupied + n], tolerance):
                 found = candidate
                 break
         if found < 0:
             return picked[:n]
         picked[n] = found
-        taken[n_taken + n] = points[rows[found]]
+        occupied[n_occupied + n] = points[rows[found]]
     return picked
 
 
 @compiled
-def _approach(
+def _add_centre(
     points: NDArray[np.float64],
     centres: NDArray[np.float64],
     new: int,
     distance_sq: NDArray[np.float64],
     owner: NDArray[np.int64],
 ) -> int:
-    """Count in a new centre; returns the point that is then farthest from all."""
-    apart_sq = np.empty(new + 1)
+    """Update the distances for a new centre; returns the point that is then farthest from all."""
+    centre_distance_sq = np.empty(new + 1)
     for other in range(new + 1):
-        apart_sq[other] = _distance_sq(centres[other], centres[new])
+        centre_distance_sq[other] = _distance_sq(centres[other], centres[new])
     farthest = 0
     for point in range(len(points)):
-        if apart_sq[owner[point]] < 4 * distance_sq[point]:
+        if centre_distance_sq[owner[point]] < 4 * distance_sq[point]:
             new_sq = _distance_sq(points[point], centres[new])
             if new_sq < distance_sq[point]:
                 distance_sq[point] = new_sq
@@ -121,7 +134,7 @@ def _approach(
 
 
 @compiled
-def _within(point: NDArray[np.float64], others: NDArray[np.float64], tolerance: float) -> bool:
+def _is_near(point: NDArray[np.float64], others: NDArray[np.float64], tolerance: float) -> bool:
     for other in others:  # noqa: SIM110 - Numba compiles loops, not generators
         if _distance_sq(point, other) <= tolerance * tolerance:
             return True

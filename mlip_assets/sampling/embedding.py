@@ -1,4 +1,4 @@
-"""The map: every frame in principal components."""
+"""The PCA embedding: the scores of all frames in their principal components."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlip_assets.common.progress import Progress
-from mlip_assets.sampling.pca import BATCH, Components, PrincipalAxes, fit_axes
+from mlip_assets.sampling.pca import (
+    BATCH,
+    Components,
+    PrincipalComponents,
+    fit_principal_components,
+)
 from mlip_assets.sampling.source import DescriptorArray, DescriptorSource
 
 if TYPE_CHECKING:
@@ -28,18 +33,18 @@ class Embedding:
         (n_frames,) int64.
     scores
         (n_frames, n_components) float64, unweighted.
-    axes
-        The transform that made them, for other frames.
+    pca
+        The fitted transform, which also projects other frames.
     """
 
     frame_id: NDArray[np.int64]
     scores: NDArray[np.float64]
-    axes: PrincipalAxes
+    pca: PrincipalComponents
 
     @property
     def explained_variance_ratio(self) -> NDArray[np.float64]:
-        """(n_components,) share of the total variance that each component explains."""
-        return self.axes.explained_variance_ratio
+        """(n_components,) fraction of the total variance that each component explains."""
+        return self.pca.explained_variance_ratio_
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """``frame_id``, then ``pc1``, ``pc2``, …: the scores on each component, (n_frames,) each."""
@@ -54,14 +59,14 @@ class Embedding:
         return pd.DataFrame(self.columns())
 
     def among(self, frame_ids: NDArray[np.int64]) -> Embedding:
-        """Only the frames with these ids, in the order they have here."""
+        """The frames with these ids only, in the order of this embedding."""
         kept = np.isin(self.frame_id, frame_ids)
-        return Embedding(self.frame_id[kept], self.scores[kept], self.axes)
+        return Embedding(self.frame_id[kept], self.scores[kept], self.pca)
 
     def weights(self, weighting: Weighting) -> NDArray[np.float64]:
-        """(n_components,) factors on the scores where frames are compared.
+        """(n_components,) factors of the scores in the distances between frames.
 
-        DIRECT takes the explained-variance ratios (Qi et al., npj Comput. Mater. 10, 43 (2024)).
+        DIRECT uses the explained-variance ratios (Qi et al., npj Comput. Mater. 10, 43 (2024)).
         """
         if weighting == "off":
             return np.ones(self.scores.shape[1])
@@ -69,23 +74,25 @@ class Embedding:
 
 
 def embed(
-    descriptors: DescriptorSource | NDArray[np.floating[Any]], axes: PrincipalAxes
+    descriptors: DescriptorSource | NDArray[np.floating[Any]], pca: PrincipalComponents
 ) -> Embedding:
-    """Put frames on axes that are there already, in one pass of bounded memory.
+    """Project frames on fitted principal components, in one pass of bounded memory.
 
     Parameters
     ----------
     descriptors
         A source of batches, or an array (n_frames, n_features) whose rows are numbered from 0.
+    pca
+        Fitted to descriptors with the same features.
     """
     source = _as_source(descriptors)
-    ids, scores = [np.empty(0, dtype=np.int64)], [np.empty((0, len(axes.components)))]
+    ids, scores = [np.empty(0, dtype=np.int64)], [np.empty((0, len(pca.components_)))]
     progress = Progress("PCA, projection", source.n_frames, "frames")
     for batch_ids, batch in source.iter_batches(BATCH):
         ids.append(np.array(batch_ids))
-        scores.append(axes.project(batch))
+        scores.append(pca.transform(batch))
         progress.advance(len(batch_ids))
-    return Embedding(np.concatenate(ids), np.concatenate(scores), axes)
+    return Embedding(np.concatenate(ids), np.concatenate(scores), pca)
 
 
 def fit_embedding(
@@ -95,13 +102,16 @@ def fit_embedding(
     variance: float = 0.99,
     n_components: int | None = None,
 ) -> Embedding:
-    """Find the principal axes of the frames and put them there; two passes over the source.
+    """Fit the principal components of frames and project the frames on them, in two passes.
 
-    Parameters and errors are those of :func:`~mlip_assets.sampling.pca.fit_axes`.
+    The parameters and errors are those of
+    :func:`~mlip_assets.sampling.pca.fit_principal_components`.
     """
     source = _as_source(descriptors)
-    axes = fit_axes(source, components=components, variance=variance, n_components=n_components)
-    return embed(source, axes)
+    pca = fit_principal_components(
+        source, components=components, variance=variance, n_components=n_components
+    )
+    return embed(source, pca)
 
 
 def _as_source(descriptors: DescriptorSource | NDArray[np.floating[Any]]) -> DescriptorSource:

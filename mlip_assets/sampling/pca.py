@@ -1,9 +1,10 @@
-"""Principal axes of standardised descriptors, fitted in one pass of bounded memory."""
+"""Principal components of standardised descriptors, fitted in one pass of bounded memory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,71 +15,95 @@ from mlip_assets.sampling.source import DescriptorSource
 Components = Literal["kaiser", "variance", "fixed"]
 
 BATCH = 4096
-#: Decimals of a score. Scores are in standard deviations of a feature; beyond these they tell no
-#: two frames apart, and the order of a sum would decide between equal ones.
+#: Decimals of a score. Scores are in units of the standard deviation of a feature. Further decimals
+#: distinguish no frames, and depend on the order of a sum.
 DECIMALS = 9
-#: Roundings of the stored type below which a feature's spread is no signal.
-_ROUNDINGS = 8
+#: A feature is constant if its standard deviation is below this number of rounding errors.
+_MIN_ROUNDING_ERRORS = 8
 
 
 @dataclass(frozen=True)
-class PrincipalAxes:
-    """The fitted transform; whatever is projected on the same axes can be compared.
+class PrincipalComponents:
+    """Fitted standardisation and principal components, with the attribute names of scikit-learn.
+
+    Scores of the same components can be compared. ``StandardScaler`` and ``PCA`` of scikit-learn
+    give the same values, except that here the variance is divided by n, and not by n - 1.
 
     Attributes
     ----------
-    mean, scale
-        (n_features,) of the descriptors; constant features have scale 1.
-    components
-        (n_components, n_features) orthonormal rows; the largest entry of each is positive.
-    explained_variance
+    mean_, scale_
+        (n_features,) mean and standard deviation of the descriptors; the scale of a constant
+        feature is 1.
+    components_
+        (n_components, n_features) orthonormal rows; the entry of largest magnitude is positive.
+    explained_variance_
         (n_components,) eigenvalues of the correlation matrix, descending.
-    explained_variance_ratio
-        (n_components,) their shares of the total variance.
+    explained_variance_ratio_
+        (n_components,) fraction of the total variance.
     """
 
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    components: NDArray[np.float64]
-    explained_variance: NDArray[np.float64]
-    explained_variance_ratio: NDArray[np.float64]
+    mean_: NDArray[np.float64]
+    scale_: NDArray[np.float64]
+    components_: NDArray[np.float64]
+    explained_variance_: NDArray[np.float64]
+    explained_variance_ratio_: NDArray[np.float64]
 
     @property
     def radius(self) -> float:
-        """Root-mean-square distance from their mean of the frames that the axes were fitted to."""
-        return float(np.sqrt(self.explained_variance.sum()))
+        """Root-mean-square distance of the fitted frames from their mean, in these components."""
+        return float(np.sqrt(self.explained_variance_.sum()))
 
-    def project(self, descriptors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Scores (n, n_components) of descriptors (n, n_features); those of equal frames are equal."""
-        if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean):
+    def transform(self, descriptors: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Scores (n, n_components) of descriptors (n, n_features); equal rows have equal scores.
+
+        Raises
+        ------
+        ValueError
+            The number of features differs from that of the fit.
+        """
+        if descriptors.ndim != 2 or descriptors.shape[1] != len(self.mean_):
             raise ValueError(
-                f"descriptors: shape {descriptors.shape}; these axes take (n, {len(self.mean)})"
+                f"descriptors: shape {descriptors.shape}; these principal components need "
+                f"(n, {len(self.mean_)})"
             )
-        scores = ((descriptors - self.mean) / self.scale) @ self.components.T
-        return np.round(scores, DECIMALS) + 0.0  # and no -0
+        scores = ((descriptors - self.mean_) / self.scale_) @ self.components_.T
+        return np.round(scores, DECIMALS) + 0.0  # no negative zero
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """The attributes by the names under which they are stored: without the underscore."""
+        return {name.removesuffix("_"): array for name, array in vars(self).items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
+        """Inverse of :meth:`to_arrays`."""
+        return cls(**{f"{name}_": array for name, array in arrays.items()})
 
 
-def fit_axes(
+def fit_principal_components(
     source: DescriptorSource,
     *,
     components: Components = "variance",
     variance: float = 0.99,
     n_components: int | None = None,
-) -> PrincipalAxes:
-    """Standardise the features and find their principal axes.
+) -> PrincipalComponents:
+    """Standardise the features and find their principal components.
 
-    Mean and covariance are accumulated batch by batch in float64 (Chan, Golub and LeVeque, Am.
-    Stat. 37, 242 (1983)), so a matrix far larger than memory can be fitted.
+    Mean and covariance are accumulated over batches in float64 (Chan, Golub and LeVeque, Am. Stat.
+    37, 242 (1983)), so that the matrix may be much larger than memory.
 
     Parameters
     ----------
     source
         Descriptors; read once.
     components
-        Which axes are kept. ``kaiser``: eigenvalues above one, that is, more variance than one
-        feature has (Kaiser, Educ. Psychol. Meas. 20, 141 (1960); as in DIRECT), at least the
-        first. ``variance``: the fewest that explain the share ``variance`` of it. ``fixed``:
+        Which components are kept. ``kaiser``: those with an eigenvalue above one, the variance of
+        one feature (Kaiser, Educ. Psychol. Meas. 20, 141 (1960)), as in DIRECT; at least the first.
+        ``variance``: the fewest that explain the fraction ``variance``. ``fixed``:
         ``n_components``.
+    variance
+        Fraction of the total variance, more than 0 and at most 1.
+    n_components
+        Number of components with ``fixed``.
 
     Raises
     ------
@@ -86,13 +111,13 @@ def fit_axes(
         No frames, values that are not finite, or more components than frames or features.
     """
     if not 0 < variance <= 1:
-        raise ValueError(f"variance: {variance} is not a share; give more than 0 and at most 1")
+        raise ValueError(f"variance: {variance}; need more than 0 and at most 1")
     moments = _Moments(source)
     scale = moments.scale
     values, vectors = np.linalg.eigh(moments.covariance / np.outer(scale, scale))
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     total = values.sum()
-    most = min(moments.n_frames, len(values))
+    max_components = min(moments.n_frames, len(values))
     match components:
         case "kaiser":
             kept = max(int(np.count_nonzero(values > 1)), 1)
@@ -100,24 +125,24 @@ def fit_axes(
             too_few = np.cumsum(values) < variance * total * (1 - 1e-12)
             kept = 1 + int(np.count_nonzero(too_few))
         case "fixed":
-            if n_components is None or not 1 <= n_components <= most:
+            if n_components is None or not 1 <= n_components <= max_components:
                 raise ValueError(
-                    f"n_components: {n_components} wanted, but {moments.n_frames} frames of "
-                    f"{len(values)} features have at most {most}"
+                    f"n_components: {n_components}, but {moments.n_frames} frames of "
+                    f"{len(values)} features have at most {max_components}"
                 )
             kept = n_components
-    kept = min(kept, most)
-    return PrincipalAxes(
-        mean=moments.mean,
-        scale=scale,
-        components=_with_positive_peaks(vectors[:, :kept].T),
-        explained_variance=values[:kept],
-        explained_variance_ratio=values[:kept] / (total or 1.0),
+    kept = min(kept, max_components)
+    return PrincipalComponents(
+        mean_=moments.mean,
+        scale_=scale,
+        components_=_with_positive_peaks(vectors[:, :kept].T),
+        explained_variance_=values[:kept],
+        explained_variance_ratio_=values[:kept] / (total or 1.0),
     )
 
 
 class _Moments:
-    """Mean, covariance and standardising scale of every feature."""
+    """Mean, covariance and scale of all features."""
 
     def __init__(self, source: DescriptorSource) -> None:
         self.n_frames = 0
@@ -131,17 +156,19 @@ class _Moments:
             self._add(ids, batch.astype(np.float64))
             progress.advance(len(ids))
         if self.n_frames == 0:
-            raise ValueError("descriptors: there are no frames to embed")
+            raise ValueError("descriptors: no frames")
         self.covariance = self._scatter / self.n_frames
         spread = np.sqrt(np.diag(self.covariance))
-        # a spread that the rounding of the stored numbers explains is a constant
-        self.scale = np.where(spread > _ROUNDINGS * resolution * self._largest, spread, 1.0)
+        # a constant feature varies by the rounding of the stored numbers
+        self.scale = np.where(
+            spread > _MIN_ROUNDING_ERRORS * resolution * self._largest, spread, 1.0
+        )
 
     def _add(self, ids: NDArray[np.int64], rows: NDArray[np.float64]) -> None:
         largest = np.maximum(rows.max(axis=0), -rows.min(axis=0))
         if not np.isfinite(largest).all():
             bad = ~np.isfinite(rows).all(axis=1)
-            raise ValueError(f"descriptors: frame {ids[bad][0]} holds NaN or infinite values")
+            raise ValueError(f"descriptors: frame {ids[bad][0]} contains NaN or infinite values")
         total = self.n_frames + len(rows)
         mean = rows.mean(axis=0)
         shift = mean - self.mean
@@ -154,7 +181,7 @@ class _Moments:
 
 
 def _with_positive_peaks(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fix the sign that an eigenvector leaves open by its largest entry."""
+    """Choose the sign of each row such that its entry of largest magnitude is positive."""
     peaks = np.abs(components).argmax(axis=1)
     signs = np.sign(components[np.arange(len(components)), peaks])
     fixed: NDArray[np.float64] = components * signs[:, None]

@@ -1,4 +1,4 @@
-"""Frames from elsewhere on the axes of a map."""
+"""Projection of frames from outside the pool, such as labelled ones, on fitted components."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from mlip_assets.campaign import DescriptorSettings
 from mlip_assets.descriptors import soap_power_spectrum
-from mlip_assets.sampling.pca import PrincipalAxes
+from mlip_assets.sampling.pca import PrincipalComponents
 
 
 def project_frames(
     frames: Sequence[Atoms],
-    axes: PrincipalAxes,
+    pca: PrincipalComponents,
     settings: DescriptorSettings,
     species: Sequence[str],
 ) -> NDArray[np.float64]:
@@ -23,10 +23,14 @@ def project_frames(
 
     Parameters
     ----------
-    axes
-        Fitted to descriptors of these ``settings`` and ``species``.
+    frames
+        Structures of any size.
+    pca
+        Fitted to descriptors with these ``settings`` and ``species``.
+    settings, species
+        SOAP hyper-parameters, and the chemical symbols that the features distinguish.
     """
-    scores = np.empty((len(frames), len(axes.components)))
+    scores = np.empty((len(frames), len(pca.components_)))
     for row, atoms in enumerate(frames):
         descriptor = soap_power_spectrum(
             atoms.positions,
@@ -36,5 +40,5 @@ def project_frames(
             species=species,
             **settings.soap_arguments(),
         )
-        scores[row] = axes.project(descriptor.astype(np.float32))[0]  # rounded as those on disk
+        scores[row] = pca.transform(descriptor.astype(np.float32))[0]  # float32 as on disk
     return scores

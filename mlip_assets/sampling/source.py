@@ -1,4 +1,4 @@
-"""Where descriptors come from: a matrix on disk, read in batches, or an array."""
+"""Sources of descriptors: a matrix on disk, read in batches, or an array."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ Batches = Iterator[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]
 
 
 class DescriptorSource(Protocol):
-    """Anything that hands out descriptors in batches, again each time it is asked."""
+    """Source of descriptors in batches, which can be iterated several times."""
 
     @property
     def n_frames(self) -> int:
-        """Rows in all batches together."""
+        """Total number of rows."""
 
     def iter_batches(self, batch_size: int) -> Batches:
         """Frame ids (n,) and descriptors (n, n_features), at most ``batch_size`` rows each."""
 
 
 class DescriptorArray:
-    """An array as a source, handed out by ascending frame id whatever the order of its rows.
+    """An array as a source; its batches are in the order of ascending frame id.
 
     Parameters
     ----------
     descriptors
-        (n_frames, n_features) floating point; may be memory-mapped. It is never copied whole.
+        (n_frames, n_features) floating point; may be memory-mapped. Only batches are copied.
     frame_ids
         (n_frames,) ids of the rows; by default their indices.
 
     Attributes
     ----------
     order
-        (n_frames,) the row of the array that comes first, second, ...
+        (n_frames,) row of the array at each position of the source.
 
     Raises
     ------
     ValueError
-        Shapes or types that are not as above.
+        Other shapes or types than the above.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DescriptorArray:
         self.order = np.argsort(self._ids, kind="stable")
 
     def iter_batches(self, batch_size: int) -> Batches:
-        """Ids and rows, ascending by id."""
+        """Frame ids (n,) and rows (n, n_features), ascending by id."""
         for start in range(0, self.n_frames, batch_size):
             rows = self.order[start : start + batch_size]
             yield self._ids[rows], self._descriptors[rows]

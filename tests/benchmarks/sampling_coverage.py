@@ -112,10 +112,10 @@ def measure(
     clusters = cluster_pool(embedding, n_samples, seed=seed, **cluster_settings)
     chosen = select_frames(embedding, clusters, n_samples, method=method, seed=seed).indices
     ruler = fit_embedding(rows[pool], variance=0.999)
-    unseen = ruler.axes.project(rows[held_out])
+    unseen = ruler.pca.transform(rows[held_out])
 
     def gaps(scores: np.ndarray) -> np.ndarray:
-        return nearest(scores, ruler.scores[chosen])[1] / ruler.axes.radius
+        return nearest(scores, ruler.scores[chosen])[1] / ruler.pca.radius
 
     model = RidgeCV(np.geomspace(1e-3, 1e3, 13))
     model.fit(ruler.scores[chosen], energies[pool[chosen]])

@@ -53,7 +53,7 @@ def test_a_refresh_that_was_killed_is_gone_on_with() -> None:
     assert rounds.number_of("third", refreshing=True) == 1
     resumed = rounds.begin(1, "third", "model B")
     assert resumed.rounds[1].explored_with == "model A"  # what it began with
-    assert resumed.reason_to_stop(SETTINGS) is None
+    assert reason_to_stop(resumed, SETTINGS) is None
     done = resumed.record(1, finished=True)
     assert done.number_of("second", refreshing=True) == 1  # steps of it that are run again
     assert done.number_of("fourth", refreshing=True) == 2
@@ -77,14 +77,14 @@ def test_a_refresh_that_was_killed_is_gone_on_with() -> None:
     ],
 )
 def test_it_stops_when_neither_the_map_nor_the_error_moves(found, reason) -> None:
-    told = ended(*found).reason_to_stop(SETTINGS)
+    told = reason_to_stop(ended(*found), SETTINGS)
     assert told is None if reason is None else re.match(reason, told)
 
 
 def test_a_round_that_is_not_finished_never_stops_the_loop() -> None:
     converged = ended(refresh(1.0, 1.0), refresh(1.0, 1.0))
-    assert converged.reason_to_stop(SETTINGS)
-    assert converged.begin(3, "more", None).reason_to_stop(SETTINGS) is None
+    assert reason_to_stop(converged, SETTINGS)
+    assert converged.begin(3, "more", reason_to_stop(None), SETTINGS) is None
 
 
 @given(st.integers(0, 80), st.integers(0, WALKERS_PER_ROUND - 1), st.integers(0, 10**9 - 1))

@@ -44,7 +44,7 @@ def test_new_frames_join_the_nearest_centre(blobs: tuple[np.ndarray, np.ndarray]
     rows, blob = blobs
     embedding = fit_embedding(rows[:800])
     clusters = fit_clusters(embedding, 3)
-    assert np.array_equal(clusters.predict(embedding.axes.project(rows[800:])), blob[800:])
+    assert np.array_equal(clusters.predict(embedding.pca.transform(rows[800:])), blob[800:])
     assert clusters.predict(np.empty((0, embedding.scores.shape[1]))).tolist() == []
 
 

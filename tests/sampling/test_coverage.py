@@ -63,7 +63,7 @@ def test_report_beside_stride_and_random() -> None:
     assert report.random_sd.score == pytest.approx(np.std(drawn, ddof=1))
     rest = np.setdiff1d(np.arange(2000), ends)
     gaps = np.linalg.norm(embedding.scores[rest, None] - embedding.scores[ends], axis=2).min(axis=1)
-    percentiles = np.percentile(gaps, [50, 99]) / embedding.axes.radius
+    percentiles = np.percentile(gaps, [50, 99]) / embedding.pca.radius
     found = [report.selection.distance_p50, report.selection.distance_p99]
     assert found == pytest.approx(percentiles.tolist())
 

@@ -121,7 +121,7 @@ def test_any_pool_gives_exactly_what_was_asked_whatever_its_order(
 
 def test_impossible_requests_are_refused() -> None:
     rows = np.repeat(np.eye(3), 4, axis=0)
-    with pytest.raises(ValueError, match="13 frames wanted of 12"):
+    with pytest.raises(ValueError, match="13 frames requested of 12"):
         direct_select(rows, 13)
     with pytest.raises(ValueError, match="only 3 are distinct"):
         direct_select(rows, 6)
@@ -132,7 +132,7 @@ def test_impossible_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="frame_ids: shape"):
         direct_select(rows, 3, frame_ids=np.arange(13))
     rows[5, 0] = np.inf
-    with pytest.raises(ValueError, match="frame 5 holds NaN or infinite"):
+    with pytest.raises(ValueError, match="frame 5 contains NaN or infinite"):
         direct_select(rows, 3)
 
 
@@ -150,8 +150,8 @@ def test_a_refresh_keeps_the_axes_and_leaves_out_what_is_labelled(
     rows, blob = blobs
     first = direct_select(rows[:700], 30)
     labelled = rows[first.indices]
-    again = direct_select(rows, 30, axes=first.embedding.axes, labelled=labelled)
-    assert again.embedding.axes is first.embedding.axes
+    again = direct_select(rows, 30, pca=first.embedding.pca, labelled=labelled)
+    assert again.embedding.pca is first.embedding.pca
     assert not set(again.indices) & set(first.indices)
     assert len(again.clusters.centres) == 60
     # both together reach more than as many frames chosen without regard to the first

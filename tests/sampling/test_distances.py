@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlip_assets.sampling.distances import farthest_points, nearest, pick_new
+from mlip_assets.sampling.distances import farthest_points, nearest, pick_unoccupied
 
 NOTHING = np.empty((0, 3))
 
@@ -59,7 +59,7 @@ def test_pick_new_goes_outward_from_the_wanted_position() -> None:
 
     def pick(wanted: list[int], taken: list[float], tolerance: float) -> list[int]:
         points = np.array(taken + [0.0] * len(wanted))[:, None]
-        return pick_new(line, rows, np.array(wanted), points, len(taken), tolerance).tolist()
+        return pick_unoccupied(line, rows, np.array(wanted), points, len(taken), tolerance).tolist()
 
     assert pick([0, 2, 5], [], 0.01) == [0, 2, 5]
     assert pick([2], [1.0, 2.0], 0.01) == [0]  # 0 and 4 are as near in rank; the inner one

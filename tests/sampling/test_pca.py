@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from mlip_assets.sampling import DescriptorArray, PrincipalAxes, fit_axes
+from mlip_assets.sampling import DescriptorArray, PrincipalComponents, fit_principal_components
 from mlip_assets.sampling.pca import Components
 
 
@@ -22,8 +22,10 @@ class Batches:
         yield from zip(np.split(ids, self.cuts), np.split(self.rows, self.cuts), strict=True)
 
 
-def fit(rows: np.ndarray, components: Components = "variance", **keywords: float) -> PrincipalAxes:
-    return fit_axes(DescriptorArray(rows), components=components, **keywords)
+def fit(
+    rows: np.ndarray, components: Components = "variance", **keywords: float
+) -> PrincipalComponents:
+    return fit_principal_components(DescriptorArray(rows), components=components, **keywords)
 
 
 def correlated(n_frames: int = 500, n_features: int = 20, seed: int = 0) -> np.ndarray:
@@ -38,15 +40,15 @@ def test_equals_sklearn(shape: tuple[int, int]) -> None:
     ours = fit(rows, "fixed", n_components=5)
     standard = StandardScaler().fit_transform(rows)
     theirs = PCA(5, svd_solver="full").fit(standard)
-    assert ours.mean == pytest.approx(rows.mean(axis=0))
-    assert ours.scale == pytest.approx(rows.std(axis=0))
-    assert ours.explained_variance_ratio == pytest.approx(theirs.explained_variance_ratio_)
+    assert ours.mean_ == pytest.approx(rows.mean(axis=0))
+    assert ours.scale_ == pytest.approx(rows.std(axis=0))
+    assert ours.explained_variance_ratio_ == pytest.approx(theirs.explained_variance_ratio_)
     # scikit-learn divides by n - 1
-    unbiased = ours.explained_variance * len(rows) / (len(rows) - 1)
+    unbiased = ours.explained_variance_ * len(rows) / (len(rows) - 1)
     assert unbiased == pytest.approx(theirs.explained_variance_)
-    signs = np.sign((ours.components * theirs.components_).sum(axis=1))
-    assert ours.components == pytest.approx(theirs.components_ * signs[:, None], abs=1e-7)
-    assert ours.project(rows) == pytest.approx(theirs.transform(standard) * signs, abs=1e-6)
+    signs = np.sign((ours.components_ * theirs.components_).sum(axis=1))
+    assert ours.components_ == pytest.approx(theirs.components_ * signs[:, None], abs=1e-7)
+    assert ours.transform(rows) == pytest.approx(theirs.transform(standard) * signs, abs=1e-6)
 
 
 def test_single_precision_far_from_zero_loses_nothing() -> None:
@@ -55,15 +57,15 @@ def test_single_precision_far_from_zero_loses_nothing() -> None:
     rows = (1 + 1e-3 * rng.normal(size=(20_000, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
     ours = fit(rows, "fixed", n_components=6)
     exact = np.linalg.eigvalsh(np.corrcoef(rows.astype(np.longdouble).astype(float).T))[::-1]
-    assert ours.explained_variance == pytest.approx(exact, rel=1e-9)
+    assert ours.explained_variance_ == pytest.approx(exact, rel=1e-9)
 
 
 def test_signs_and_order_are_fixed() -> None:
-    axes = fit(correlated(), variance=1.0)
-    peaks = np.abs(axes.components).argmax(axis=1)
-    assert (axes.components[np.arange(len(peaks)), peaks] > 0).all()
-    assert (np.diff(axes.explained_variance_ratio) <= 0).all()
-    assert axes.components @ axes.components.T == pytest.approx(np.eye(len(peaks)), abs=1e-9)
+    pca = fit(correlated(), variance=1.0)
+    peaks = np.abs(pca.components_).argmax(axis=1)
+    assert (pca.components_[np.arange(len(peaks)), peaks] > 0).all()
+    assert (np.diff(pca.explained_variance_ratio_) <= 0).all()
+    assert pca.components_ @ pca.components_.T == pytest.approx(np.eye(len(peaks)), abs=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -71,13 +73,15 @@ def test_signs_and_order_are_fixed() -> None:
 def test_batches_do_not_matter(cuts: list[int], offset: float) -> None:
     rows = correlated(60, 6) + offset
     whole = fit(rows, "fixed", n_components=3)
-    pieces = fit_axes(Batches(rows, sorted(cuts)), components="fixed", n_components=3)
-    assert pieces.project(rows) == pytest.approx(whole.project(rows), abs=1e-5)
+    pieces = fit_principal_components(
+        Batches(rows, sorted(cuts)), components="fixed", n_components=3
+    )
+    assert pieces.transform(rows) == pytest.approx(whole.transform(rows), abs=1e-5)
 
 
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.99, 1.0])
 def test_fewest_components_that_explain_the_variance(variance: float) -> None:
-    ratios = fit(correlated(), variance=variance).explained_variance_ratio
+    ratios = fit(correlated(), variance=variance).explained_variance_ratio_
     assert ratios.sum() >= variance - 1e-9
     assert ratios[:-1].sum() < variance
 
@@ -85,15 +89,15 @@ def test_fewest_components_that_explain_the_variance(variance: float) -> None:
 def test_kaiser_keeps_the_eigenvalues_above_one() -> None:
     rows = correlated()
     values = np.linalg.eigvalsh(np.corrcoef(rows.T))[::-1]
-    kept = fit(rows, "kaiser").explained_variance
+    kept = fit(rows, "kaiser").explained_variance_
     assert 1 < len(kept) < 20
     assert kept == pytest.approx(values[values > 1])
 
 
 def test_kaiser_without_an_eigenvalue_above_one_keeps_the_first() -> None:
     both_signs = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])  # two equal eigenvalues of one
-    assert len(fit(both_signs, "kaiser").components) == 1
-    assert len(fit(np.ones((5, 3)), "kaiser").components) == 1
+    assert len(fit(both_signs, "kaiser").components_) == 1
+    assert len(fit(np.ones((5, 3)), "kaiser").components_) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -101,24 +105,24 @@ def test_constant_features_get_scale_one_and_no_say(dtype: type) -> None:
     rows = np.ones((40, 4), dtype=dtype) * np.array([0.1, 3e5, 0, 0], dtype=dtype)
     rows[:, 1] = np.where(np.arange(40) % 2, rows[0, 1], np.nextafter(rows[0, 1], dtype(0)))
     rows[:, 3] = np.random.default_rng(0).normal(size=40)
-    axes = fit(rows)
-    assert axes.scale[:3].tolist() == [1, 1, 1]
-    assert axes.components[0] == pytest.approx([0, 0, 0, 1], abs=1e-2)
-    assert axes.explained_variance_ratio[0] > 0.999
+    pca = fit(rows)
+    assert pca.scale_[:3].tolist() == [1, 1, 1]
+    assert pca.components_[0] == pytest.approx([0, 0, 0, 1], abs=1e-2)
+    assert pca.explained_variance_ratio_[0] > 0.999
 
 
 def test_radius_is_the_rms_distance_from_the_mean() -> None:
     rows = correlated()
-    axes = fit(rows, "fixed", n_components=4)
-    distances = np.linalg.norm(axes.project(rows), axis=1)
-    assert axes.radius == pytest.approx(np.sqrt(np.mean(distances**2)))
+    pca = fit(rows, "fixed", n_components=4)
+    distances = np.linalg.norm(pca.transform(rows), axis=1)
+    assert pca.radius == pytest.approx(np.sqrt(np.mean(distances**2)))
 
 
 def test_bad_input_is_named() -> None:
     rows = correlated(10, 3)
     rows[4, 1] = np.nan
-    with pytest.raises(ValueError, match="frame 14 holds NaN"):
-        fit_axes(DescriptorArray(rows, np.arange(10, 20)))
+    with pytest.raises(ValueError, match="frame 14 contains NaN"):
+        fit_principal_components(DescriptorArray(rows, np.arange(10, 20)))
     with pytest.raises(ValueError, match="no frames"):
         fit(np.empty((0, 3)))
     with pytest.raises(ValueError, match="10 frames of 3 features have at most 3"):
@@ -128,4 +132,4 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="variance"):
         fit(correlated(10, 3), variance=0)
     with pytest.raises(ValueError, match=r"\(n, 3\)"):
-        fit(correlated(10, 3)).project(np.ones((2, 4)))
+        fit(correlated(10, 3)).transform(np.ones((2, 4)))

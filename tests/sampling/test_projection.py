@@ -27,7 +27,7 @@ def test_frames_of_the_pool_fall_on_themselves():
         **SETTINGS.soap_arguments(),
     )
     embedding = fit_embedding(descriptors.astype(np.float32))
-    scores = project_frames(frames[::3], embedding.axes, SETTINGS, ["Na", "Cl"])
-    assert np.allclose(scores, embedding.scores[::3], atol=1e-4 * embedding.axes.radius)
-    none = project_frames([], embedding.axes, SETTINGS, ["Na", "Cl"])
+    scores = project_frames(frames[::3], embedding.pca, SETTINGS, ["Na", "Cl"])
+    assert np.allclose(scores, embedding.scores[::3], atol=1e-4 * embedding.pca.radius)
+    none = project_frames([], embedding.pca, SETTINGS, ["Na", "Cl"])
     assert none.shape == (0, embedding.scores.shape[1])

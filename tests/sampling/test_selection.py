@@ -143,7 +143,7 @@ def test_a_refresh_goes_on_with_what_is_new(method: Any) -> None:
     gaps = np.linalg.norm(taken[:, None] - taken[None], axis=2)
     np.fill_diagonal(gaps, np.inf)
     assert len(chosen) == 60
-    assert gaps.min() > 0.01 * embedding.axes.radius
+    assert gaps.min() > 0.01 * embedding.pca.radius
 
 
 @settings(max_examples=60, deadline=None)
@@ -169,7 +169,7 @@ def test_exactly_as_many_as_are_distinct_or_an_error_with_their_number(
         with pytest.raises(ValueError, match=rf"only {distinct} are\s+distinct"):
             select_frames(embedding, clusters, distinct + 1, **settings_)
     if distinct:
-        fewer = select_frames(embedding, clusters, 99, fewer_will_do=True, **settings_).indices
+        fewer = select_frames(embedding, clusters, 99, allow_fewer=True, **settings_).indices
         assert len(fewer) == distinct
         assert {values[i] for i in fewer} | found == found
 
@@ -227,10 +227,10 @@ def test_fps_finds_the_far_ends() -> None:
 def test_impossible_requests_are_refused() -> None:
     embedding, clusters = pool_of([5, 3, 2])
     for n_samples in (0, 11):
-        with pytest.raises(ValueError, match=f"{n_samples} frames wanted of 10"):
+        with pytest.raises(ValueError, match=f"{n_samples} frames requested of 10"):
             select_frames(embedding, clusters, n_samples)
     other = replace(clusters, frame_id=clusters.frame_id + 1)
-    with pytest.raises(ValueError, match="made of other frames"):
+    with pytest.raises(ValueError, match="frames differ from those of the embedding"):
         select_frames(embedding, other, 3)
     same = np.zeros(10, dtype=np.int64)
     with pytest.raises(ValueError, match="more than once"):

@@ -8,7 +8,7 @@ from mlip_assets.sampling import (
     direct_select,
     fit_embedding,
     measure_coverage,
-    representatives,
+    presample,
 )
 
 
@@ -24,19 +24,19 @@ def walkers() -> np.ndarray:
 
 def test_every_stretch_gives_its_share_and_what_is_rare(walkers: np.ndarray) -> None:
     embedding = fit_embedding(walkers)
-    kept = representatives(embedding, 3000)
+    kept = presample(embedding, 3000)
     assert 0.98 * 3000 < len(kept) <= 3000
     assert (np.diff(kept) > 0).all()
     assert 23_456 in kept
     shares = np.bincount(kept // 1024)
     assert shares[:-1].tolist() == [1024 * 3000 // 30_000] * (len(shares) - 1)
-    assert len(representatives(embedding, 1)) == len(shares)
+    assert len(presample(embedding, 1)) == len(shares)
 
 
-@pytest.mark.parametrize("two_level_above", [3000, None])
-def test_two_levels_cover_as_much_as_one(walkers: np.ndarray, two_level_above: int | None) -> None:
+@pytest.mark.parametrize("presample_above", [3000, None])
+def test_two_levels_cover_as_much_as_one(walkers: np.ndarray, presample_above: int | None) -> None:
     embedding = fit_embedding(walkers)
-    clusters = cluster_pool(embedding, 150, two_level_above=two_level_above)
+    clusters = cluster_pool(embedding, 150, presample_above=presample_above)
     medoids = np.lexsort((clusters.distance_to_centre, clusters.cluster))[
         np.cumsum(clusters.sizes) - clusters.sizes
     ]
@@ -48,13 +48,13 @@ def test_two_levels_cover_as_much_as_one(walkers: np.ndarray, two_level_above: i
 
 def test_enough_is_left_to_choose_from(walkers: np.ndarray) -> None:
     embedding = fit_embedding(walkers[:3000])
-    clusters = cluster_pool(embedding, 250, two_level_above=100)
+    clusters = cluster_pool(embedding, 250, presample_above=100)
     assert (clusters.sizes > 0).sum() == 250
 
 
 def test_two_levels_choose_exactly_so_many_whatever_the_order_of_rows(walkers: np.ndarray) -> None:
     order = np.random.default_rng(0).permutation(len(walkers))
-    chosen = direct_select(walkers, 150, two_level_above=3000).indices
-    again = direct_select(walkers[order], 150, two_level_above=3000, frame_ids=order).indices
+    chosen = direct_select(walkers, 150, presample_above=3000).indices
+    again = direct_select(walkers[order], 150, presample_above=3000, frame_ids=order).indices
     assert len(np.unique(chosen)) == 150
     assert set(order[again]) == set(chosen)

@@ -1,4 +1,4 @@
-"""The first of two levels, for very large pools: a few frames stand for many."""
+"""Presampling: very large pools are reduced before they are clustered."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from mlip_assets.sampling.embedding import Embedding, Weighting
 
 #: Consecutive frames that are reduced together.
-_STRETCH = 1024
+_BLOCK_FRAMES = 1024
 
 
-def representatives(
+def presample(
     embedding: Embedding, n_kept: int, *, weighting: Weighting = "off"
 ) -> NDArray[np.int64]:
-    """Rows of at most about ``n_kept`` frames that stand for all, ascending by frame id.
+    """Rows of about ``n_kept`` frames that represent all, ascending by frame id.
 
     The Ti-H recipe of DIRECT reduces each molecular-dynamics run, then selects from the union (Qi
-    et al., npj Comput. Mater. 10, 43 (2024)). Here a run, or each stretch of 1024 frames of it,
-    gives its share of frames by farthest-point sampling, so that what is rare in it is kept; every
-    stretch gives at least one, and the cost is linear in the frames.
+    et al., npj Comput. Mater. 10, 43 (2024)). Here each block of 1024 consecutive frames of a run
+    contributes in proportion to its size, and at least one frame. Farthest-point sampling within a
+    block keeps its rare frames. The cost is linear in the number of frames.
 
     Parameters
     ----------
@@ -28,17 +28,17 @@ def representatives(
     n_kept
         Size of the union.
     weighting
-        Whether components count by the variance they explain.
+        Whether components are weighted by the variance they explain.
     """
     from mlip_assets.sampling.distances import farthest_points
 
     by_id = np.argsort(embedding.frame_id, kind="stable")
     points, weights = embedding.scores, embedding.weights(weighting)
-    nothing = np.empty((0, points.shape[1]))
+    no_points = np.empty((0, points.shape[1]))
     kept = []
-    for start in range(0, len(by_id), _STRETCH):
-        rows = by_id[start : start + _STRETCH]
-        share = max(len(rows) * n_kept // len(by_id), 1)
-        chosen, _ = farthest_points(points[rows] * weights, nothing, share, 0.0)
+    for start in range(0, len(by_id), _BLOCK_FRAMES):
+        rows = by_id[start : start + _BLOCK_FRAMES]
+        n_block = max(len(rows) * n_kept // len(by_id), 1)
+        chosen, _ = farthest_points(points[rows] * weights, no_points, n_block, 0.0)
         kept.append(rows[np.sort(chosen)])
     return np.concatenate(kept)
