@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mlip_assets.campaign import Campaign, CampaignError, TrainingSettings
     from mlip_assets.descriptors import (
         DescriptorMatrix,
-        describe_trajectory,
+        compute_descriptors,
         soap_power_spectrum,
     )
     from mlip_assets.dynamics import explore
@@ -54,7 +54,7 @@ _PACKAGES = {
     "Trajectory": "trajectory",
     "VaspEngine": "labelling",
     "build_seeds": "structures",
-    "describe_trajectory": "descriptors",
+    "compute_descriptors": "descriptors",
     "direct_select": "sampling",
     "evaluate": "training",
     "explore": "dynamics",
@@ -84,7 +84,7 @@ __all__ = [
     "Trajectory",
     "VaspEngine",
     "build_seeds",
-    "describe_trajectory",
+    "compute_descriptors",
     "direct_select",
     "evaluate",
     "explore",

@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlip_assets.assets.contract import campaign_partitions
 from mlip_assets.campaign import CampaignError
+from mlip_assets.refresh import reason_to_stop
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 
 #: When the refresh runs; a deployment may say otherwise.
@@ -83,7 +84,7 @@ def campaign_refresh(
     for name in context.instance.get_dynamic_partitions("campaign"):
         try:
             campaign = campaigns.load(name)
-            reason = campaigns.rounds(name).reason_to_stop(campaign.refresh)
+            reason = reason_to_stop(campaigns.rounds(name), campaign.refresh)
         except CampaignError as error:
             context.log.error("Not refreshed:\n%s", error)
             continue

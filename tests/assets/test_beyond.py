@@ -22,7 +22,7 @@ from mlip_assets.trajectory import round_of
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
-from resources.earlier import EarlierRuns
+from resources.earlier import EarlierResults
 
 TOY_ENGINE = Path(__file__).parents[1] / "labelling"
 N_SAMPLES = 4
@@ -70,7 +70,7 @@ class Project:
         self.folder, self.calls = folder, folder / "calls.txt"
         self.storage = Storage(root=root or str(folder / "data"))
         self.campaigns = CampaignFolder(folder=str(folder), data=self.storage.root)
-        self.earlier = EarlierRuns(storage=self.storage)
+        self.earlier = EarlierResults(storage=self.storage)
         self.instance = dg.DagsterInstance.ephemeral()
 
     def write(self, name, sampling="", composition="Cu", r_cut=3.5, more=""):
@@ -88,7 +88,7 @@ class Project:
         def surrogate_trajectory(context: dg.AssetExecutionContext):
             atoms = bulk("Cu", cubic=True)
             atoms.info.update(seed_name="crystal", seed_kind="crystal")
-            walkers = plan_walkers(self.campaigns.current(context), [atoms], "0" * 64)
+            walkers = plan_walkers(self.campaigns.begin_or_resume_round(context), [atoms], "0" * 64)
             return run_walkers(walkers, EMT, self.folder / "frames")
 
         resources = {
@@ -151,7 +151,7 @@ def test_a_refresh_labels_what_the_rounds_before_left_out(project):
     assert made["labelled_db"]["dft_calls_made"] == 0  # the first are copper's
     chosen, labelled = project.selected("onward"), N_SAMPLES
     (first,) = project.campaigns.rounds("onward").rounds
-    assert first.known_distance > 0
+    assert first.coverage_radius > 0
     for number in (1, 2):
         project.campaigns.record(campaign.in_round(number - 1), finished=True)
         made = project.run("onward", refresh=True)
@@ -160,7 +160,7 @@ def test_a_refresh_labels_what_the_rounds_before_left_out(project):
         assert 1 <= len(now) <= 3
         assert made["pca_embedding"]["pca_from"] == "onward"
         share = made["clusters"]["known_share"]
-        assert share == project.campaigns.rounds("onward").rounds[number].known_share
+        assert share == project.campaigns.rounds("onward").rounds[number].covered_fraction
         assert 0 < share < 1
         assert made["clusters"]["n_known_frames"] == labelled
         assert made["labelled_db"]["n_kept_of_earlier_runs"] == labelled
@@ -194,7 +194,7 @@ def test_only_what_lies_beyond_the_labels_is_chosen(project):
         project_frames(atoms, axes, campaign.descriptors, campaign.elements)
         for atoms in (frames, earlier)
     )
-    within = project.campaigns.rounds("frontier").rounds[0].known_distance
+    within = project.campaigns.rounds("frontier").rounds[0].coverage_radius
     distances = np.linalg.norm(places[:, None] - known, axis=2).min(axis=1)
     assert len(earlier) == N_SAMPLES
     assert (distances > within).all()
@@ -256,7 +256,7 @@ def test_a_refresh_before_the_first_run_has_ended_is_told(project):
     with pytest.raises(
         CampaignError, match=r"first run was never finished.*make run CAMPAIGN=fresh"
     ):
-        project.campaigns.known_distance(fresh)
+        project.campaigns.coverage_radius(fresh)
 
 
 def test_the_page_goes_where_the_frames_go(tmp_path):

@@ -25,7 +25,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip_assets.campaign import Campaign, TrainingSettings
-from mlip_assets.descriptors import describe_trajectory
+from mlip_assets.descriptors import compute_descriptors
 from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.labelling import GpawEngine, LabelLedger, label_frames
 from mlip_assets.sampling import direct_select
@@ -72,7 +72,7 @@ def explore(seed: int, work: Path) -> tuple[Trajectory, np.ndarray]:
     seeds = build_seeds(planned, calculator=surrogate.calculator())
     walkers = plan_walkers(planned, seeds, surrogate.sha256)
     frames = run_walkers(walkers, lambda: calculator, work / f"frames-{seed}")
-    matrix = describe_trajectory(
+    matrix = compute_descriptors(
         frames, planned.descriptors, planned.elements, work / f"descriptors-{seed}"
     )
     rows = np.concatenate([rows for _, rows in matrix.iter_batches()])
@@ -87,7 +87,7 @@ def choose(method: str, n_samples: int, frames: Trajectory, rows: np.ndarray, se
 
 
 def label(frames: Sequence[Atoms], work: Path, n_workers: int) -> tuple[list[Atoms], dict]:
-    """Labelled frames and the energies of the free atoms."""
+    """Labelled frames and the energies of the isolated atoms."""
     ledger = LabelLedger(work / "labels.db")
     made = label_frames(frames, ENGINE, ledger, n_workers=n_workers)
     return made.labelled, made.isolated_energies

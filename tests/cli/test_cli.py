@@ -89,7 +89,7 @@ def test_check_says_what_would_be_computed():
     ended = terminal("check", "quickstart")
     assert ended.returncode == 0, ended.stderr
     assert "select   40 of" in ended.stdout
-    assert "describe 252 numbers a frame\n" in ended.stdout
+    assert "describe 252 features per frame\n" in ended.stdout
 
 
 def test_check_says_that_descriptors_are_long_and_what_helps(tmp_path):
@@ -97,7 +97,7 @@ def test_check_says_that_descriptors_are_long_and_what_helps(tmp_path):
     (tmp_path / "salt.yaml").write_text(text, encoding="utf-8")
     ended = terminal("check", tmp_path / "salt.yaml")
     assert ended.returncode == 0, ended.stderr
-    assert "describe 6090 numbers a frame; descriptors.compression would" in ended.stdout
+    assert "describe 6090 features per frame; descriptors.compression reduces" in ended.stdout
 
 
 def test_show_prints_a_campaign_file(tmp_path):

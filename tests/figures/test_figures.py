@@ -10,7 +10,7 @@ from matplotlib.image import imread
 
 from mlip_assets import figures
 from mlip_assets.figures import maps
-from mlip_assets.sampling import Clusters, Embedding, PrincipalAxes
+from mlip_assets.sampling import Clusters, Embedding, PrincipalComponents
 
 N_FRAMES, N_CLUSTERS = 1_000_000, 2000
 
@@ -21,7 +21,7 @@ def pool():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(N_FRAMES, 3))
     scores[-1] = 20
-    axes = PrincipalAxes(np.zeros(3), np.ones(3), np.eye(3), np.ones(3), np.array([0.5, 0.3, 0.2]))
+    axes = PrincipalComponents(np.zeros(3), np.ones(3), np.eye(3), np.ones(3), np.array([0.5, 0.3, 0.2]))
     cluster = np.sort((N_CLUSTERS * rng.random(N_FRAMES) ** 2).astype(np.int64))
     centres = (
         np.stack([np.bincount(cluster, c) for c in scores.T], 1) / np.bincount(cluster)[:, None]

@@ -36,7 +36,7 @@ def selection():
     rng = np.random.default_rng(3)
     embedding = fit_embedding(rng.normal(size=(N_FRAMES, 5)), components="fixed", n_components=3)
     ids = rng.permutation(N_FRAMES) * 7
-    embedding = type(embedding)(ids, embedding.scores, embedding.axes)
+    embedding = type(embedding)(ids, embedding.scores, embedding.pca)
     clusters = cluster_pool(embedding, N_PICKS)
     chosen = select_frames(embedding, clusters, N_PICKS)
     picks = [

@@ -68,10 +68,10 @@ def test_embedding_and_its_axes(root, tmp_path):
     back = through(EmbeddingIOManager, value, tmp_path if root == "local" else "memory://pca")
     assert np.array_equal(value.frame_id, back.frame_id)
     assert np.array_equal(value.scores, back.scores)
-    for name in vars(value.axes):
-        assert np.array_equal(getattr(value.axes, name), getattr(back.axes, name)), name
+    for name in vars(value.pca):
+        assert np.array_equal(getattr(value.pca, name), getattr(back.pca, name)), name
     rows = np.random.default_rng(2).normal(size=(4, 6))
-    assert np.array_equal(embed(rows, value.axes).scores, embed(rows, back.axes).scores)
+    assert np.array_equal(embed(rows, value.pca).scores, embed(rows, back.pca).scores)
 
 
 def test_clusters(tmp_path):
