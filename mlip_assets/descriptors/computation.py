@@ -113,6 +113,25 @@ def compute_descriptors(
     ValueError
         A frame that :func:`soap_power_spectrum` refuses, or columns that do not match. The message
         gives its ``frame_id``. The parts before it are kept.
+
+    Examples
+    --------
+    >>> from mlip_assets import Campaign, compute_descriptors, explore
+    >>> campaign = Campaign(
+    ...     name="argon",
+    ...     composition="Ar",
+    ...     seeds={"kinds": ["crystal"], "crystal_atoms": 4},
+    ...     exploration={"surrogate": "lennard-jones", "temperatures_K": [40], "n_steps": 40},
+    ...     sampling={"n_samples": 2},
+    ...     training={"start_from": "scratch"},
+    ... )
+    >>> trajectory = explore(campaign, "frames")
+    >>> matrix = compute_descriptors(
+    ...     trajectory, campaign.descriptors, campaign.elements, "descriptors"
+    ... )
+    >>> frame_ids, descriptors = matrix.to_numpy()
+    >>> descriptors.shape == (trajectory.n_frames, matrix.n_features)
+    True
     """
     ordered = sorted(set(species), key=lambda symbol: atomic_numbers.get(symbol, 0))
     _log.info("SOAP: %s", size_message(settings, len(ordered)))
