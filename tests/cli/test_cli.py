@@ -16,7 +16,7 @@ MISTAKES = {
     "missing model file": ("exploration:\n  surrogate: my.model\n", "my.model does not exist"),
     "unreadable structure file": ("seeds:\n  files: [broken.cif]\n", "cannot be read"),
     "more samples than frames": ("sampling:\n  n_samples: 100000\n", "give at most"),
-    "element the surrogate lacks": ("composition: Fe\n", "does not know Fe"),
+    "element the surrogate lacks": ("composition: Fe\n", "does not support Fe"),
 }
 
 
