@@ -109,7 +109,7 @@ def soap_power_spectrum(
     Examples
     --------
     >>> from ase.build import bulk
-    >>> from mlip_assets.descriptors import soap_power_spectrum
+    >>> from mlip_assets import soap_power_spectrum
     >>> silicon = bulk("Si", cubic=True)
     >>> features = soap_power_spectrum(
     ...     silicon.positions,

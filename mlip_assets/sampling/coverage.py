@@ -140,7 +140,7 @@ def measure_coverage(
     Examples
     --------
     >>> import numpy as np
-    >>> from mlip_assets.sampling import direct_select, measure_coverage
+    >>> from mlip_assets import direct_select, measure_coverage
     >>> descriptors = np.random.default_rng(0).normal(size=(1000, 6))
     >>> descriptors[:20] += 20
     >>> selection = direct_select(descriptors, 30)

@@ -186,7 +186,7 @@ def direct_select(
     Of 1000 frames, one is far from the others. The selection contains it:
 
     >>> import numpy as np
-    >>> from mlip_assets.sampling import direct_select
+    >>> from mlip_assets import direct_select
     >>> descriptors = np.random.default_rng(0).normal(size=(1000, 6))
     >>> descriptors[123] += 20
     >>> selection = direct_select(descriptors, 10)

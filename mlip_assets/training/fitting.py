@@ -118,7 +118,7 @@ def fit_mace(
     >>> from ase import Atoms
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
-    >>> from mlip_assets.campaign import TrainingSettings
+    >>> from mlip_assets import TrainingSettings, fit_mace
     >>> labelled = []
     >>> for number in range(8):
     ...     frame = bulk("Cu") * (2, 1, 1)
