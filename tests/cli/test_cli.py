@@ -1,11 +1,14 @@
-"""The terminal, as a new user meets it: wrong input ends with one clear line, quickly."""
+"""``mlip check``, ``show``, ``run`` and ``package``: output, messages for wrong input, exit status."""
 
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+from mlip_assets.cli.parser import CAMPAIGN_COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +23,7 @@ MISTAKES = {
 }
 
 
-def terminal(*arguments, cwd=ROOT, **environment):
+def mlip(*arguments, cwd=ROOT, **environment):
     return subprocess.run(
         [sys.executable, "-m", "mlip_assets", *map(str, arguments)],
         cwd=cwd,
@@ -32,39 +35,39 @@ def terminal(*arguments, cwd=ROOT, **environment):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_told_before_any_compute(tmp_path, mistake):
-    text, said = MISTAKES[mistake]
+def test_run_reports_a_mistake_before_computing(tmp_path, mistake):
+    text, message = MISTAKES[mistake]
     (tmp_path / "broken.cif").write_text("no crystal")
     lines = "name: mine\n" + ("" if "composition" in text else "composition: Si\n") + text
     (tmp_path / "mine.yaml").write_text(lines)
     before = os.times()
-    ended = terminal("run", tmp_path / "mine.yaml", MLIP_DATA=str(tmp_path / "data"))
-    assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert str(tmp_path / "mine.yaml") in ended.stderr
+    done = mlip("run", tmp_path / "mine.yaml", MLIP_DATA=str(tmp_path / "data"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "mine.yaml") in done.stderr
     assert not (tmp_path / "data").exists()
     after = os.times()
-    cpu_s = sum(after[2:4]) - sum(before[2:4])  # wall time says more of the machine than of us
+    cpu_s = sum(after[2:4]) - sum(before[2:4])  # wall time depends on the load of the machine
     assert cpu_s < 5
 
 
-def test_unknown_campaign():
-    ended = terminal("run", "quickstrat")
-    assert ended.returncode == 2
-    assert "did you mean 'campaigns/quickstart.yaml'" in ended.stderr
+def test_run_suggests_a_campaign_of_a_similar_name():
+    done = mlip("run", "quickstrat")
+    assert done.returncode == 2
+    assert "did you mean 'campaigns/quickstart.yaml'" in done.stderr
 
 
-def test_there_is_nothing_to_pack_before_a_model_was_promoted(tmp_path):
-    ended = terminal("package", "quickstart", MLIP_DATA=str(tmp_path))
-    assert ended.returncode == 2
-    assert "campaign 'quickstart' has no promoted model" in ended.stderr
-    assert "make run CAMPAIGN=quickstart" in ended.stderr
-    assert "Traceback" not in ended.stderr
+def test_package_requires_a_promoted_model(tmp_path):
+    done = mlip("package", "quickstart", MLIP_DATA=str(tmp_path))
+    assert done.returncode == 2
+    assert "campaign 'quickstart' has no promoted model" in done.stderr
+    assert "mlip run quickstart" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("sampling", "said"),
+    ("sampling", "message"),
     [
         (
             "exclude_labelled_in: [silver]",
@@ -74,33 +77,52 @@ def test_there_is_nothing_to_pack_before_a_model_was_promoted(tmp_path):
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_an_earlier_run_that_is_not_there_is_told_too(tmp_path, command, sampling, said):
+def test_check_and_run_report_missing_earlier_results(tmp_path, command, sampling, message):
     (tmp_path / "onward.yaml").write_text(
         f"name: onward\ncomposition: Si\nsampling: {{{sampling}}}\n", encoding="utf-8"
     )
-    ended = terminal(command, tmp_path / "onward.yaml", MLIP_DATA=str(tmp_path / "data"))
-    assert ended.returncode == 2, ended.stdout + ended.stderr
-    assert said in ended.stderr
-    assert "Traceback" not in ended.stderr
+    done = mlip(command, tmp_path / "onward.yaml", MLIP_DATA=str(tmp_path / "data"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "data").exists()
 
 
-def test_check_says_what_would_be_computed():
-    ended = terminal("check", "quickstart")
-    assert ended.returncode == 0, ended.stderr
-    assert "select   40 of" in ended.stdout
-    assert "describe 252 features per frame\n" in ended.stdout
+def test_check_prints_the_planned_computation():
+    done = mlip("check", "quickstart")
+    assert done.returncode == 0, done.stderr
+    assert "sampling     40 of" in done.stdout
+    assert "descriptors  252 features per frame\n" in done.stdout
 
 
-def test_check_says_that_descriptors_are_long_and_what_helps(tmp_path):
+def test_check_suggests_compression_of_long_descriptors(tmp_path):
     text = "name: salt\ncomposition: NaCl\ndescriptors: {n_max: 14, l_max: 14}\n"
     (tmp_path / "salt.yaml").write_text(text, encoding="utf-8")
-    ended = terminal("check", tmp_path / "salt.yaml")
-    assert ended.returncode == 0, ended.stderr
-    assert "describe 6090 features per frame; descriptors.compression reduces" in ended.stdout
+    done = mlip("check", tmp_path / "salt.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "descriptors  6090 features per frame; descriptors.compression reduces" in done.stdout
 
 
-def test_show_prints_a_campaign_file(tmp_path):
-    shown = terminal("show", "quickstart").stdout
+def test_show_prints_a_valid_campaign_file(tmp_path):
+    shown = mlip("show", "quickstart").stdout
     (tmp_path / "quickstart.yaml").write_text(shown, encoding="utf-8")
-    assert terminal("show", tmp_path / "quickstart.yaml").stdout == shown
+    assert mlip("show", tmp_path / "quickstart.yaml").stdout == shown
+
+
+def test_version_is_that_of_the_package():
+    assert mlip("--version").stdout == f"mlip {version('mlip-autopipe')}\n"
+
+
+@pytest.mark.parametrize("command", ["init", *CAMPAIGN_COMMANDS, "ui"])
+def test_help_describes_each_command(command):
+    assert command in mlip("--help").stdout
+    shown = mlip(command, "--help")
+    assert shown.returncode == 0
+    assert f"usage: mlip {command}" in shown.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("rnu", "quickstart"), ("ui", "--port", "many")])
+def test_wrong_arguments_give_status_2(arguments):
+    done = mlip(*arguments)
+    assert done.returncode == 2
+    assert "usage: mlip" in done.stderr
