@@ -68,7 +68,7 @@ def error_table(trained: TrainedModel) -> dg.MetadataValue:
 
 def named_errors(errors: pd.DataFrame, column: str, names: pd.Series) -> pd.DataFrame:
     """The errors with one column of names in front, in place of several."""
-    values = errors.loc[:, "n_frames":]  # type: ignore[misc]
+    values = errors.loc[:, "n_frames":]
     values.insert(0, column, names)
     return values
 
