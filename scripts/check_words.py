@@ -40,7 +40,7 @@ def main() -> int:
 
 def read_words(text: str) -> dict[str, str]:
     """Word or phrase -> what to use, from the table below ``HEADING``."""
-    section = text.split(f"\n{HEADING}\n")[1].split("\n## ")[0]
+    section = text.split(f"\n{HEADING}\n")[1].split("\n## ", maxsplit=1)[0]
     words = {}
     for row in re.findall(r"^\| *([^|]+?) *\| *([^|]+?) *\|$", section, re.MULTILINE)[2:]:
         for word in row[0].split(","):

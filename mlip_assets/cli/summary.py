@@ -71,14 +71,14 @@ def _results(metadata: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, s
             f"{trajectory['n_frames']} in {trajectory['n_walkers']} walkers "
             f"({trajectory['n_walkers_stopped']} stopped by a guard), "
             f"surrogate {trajectory['surrogate']} on {trajectory['device']} by "
-            f"{trajectory['engine']}",
+            f"{trajectory['md_backend']}",
         )
-    if "known_share" in (clusters := metadata.get("clusters", {})):
+    if "covered_fraction" in (clusters := metadata.get("clusters", {})):
         yield (
             "covered already",
-            f"{100 * clusters['known_share']:.0f} % of the frames by labels of earlier rounds; "
+            f"{100 * clusters['covered_fraction']:.0f} % of the frames by labels of earlier rounds; "
             f"{clusters['n_frames_far_from_labels']} frames are not covered, the model is "
-            f"uncertain about {clusters['n_frames_unsure']}",
+            f"uncertain about {clusters['n_frames_uncertain']}",
         )
     if selected := metadata.get("selected_frames"):
         yield (
