@@ -1,4 +1,4 @@
-"""What all typed IO managers share: a type check, a path, and metadata that is always there."""
+"""Base of all typed IO managers: type check, path and metadata."""
 
 # No `from __future__ import annotations` here: Dagster reads ResourceDependency from the class body.
 
@@ -15,9 +15,9 @@ from io_managers.storage import Storage
 class TypedIOManager(dg.ConfigurableIOManager):
     """Stores one type of value at ``<root>/<campaign>/<asset><suffix>``; never falls back to pickle.
 
-    A subclass says how to write, read and describe its type. Writing must be whole or not at all
-    (:func:`mlip_assets.common.files.write_atomically`), and raise ValueError naming the column, key or
-    array when the value is not what the asset's contract says.
+    A subclass writes, reads and describes its type. It writes atomically
+    (:func:`mlip_assets.common.files.write_atomically`), and raises a ValueError that names the
+    column, key or array if the value does not fulfil the contract of the asset.
     """
 
     storage: dg.ResourceDependency[Storage]
@@ -27,7 +27,7 @@ class TypedIOManager(dg.ConfigurableIOManager):
 
     @abstractmethod
     def write(self, value: Any, path: UPath, contract: dict[str, Any]) -> None:
-        """Store ``value``; ``contract`` is the asset's definition metadata."""
+        """Store ``value``; ``contract`` is the definition metadata of the asset."""
 
     @abstractmethod
     def read(self, path: UPath) -> Any:
@@ -55,13 +55,13 @@ class TypedIOManager(dg.ConfigurableIOManager):
         path = self._path(context)
         if not path.exists():
             raise FileNotFoundError(
-                f"{context.asset_key.to_user_string()} of campaign '{context.partition_key}' is not "
-                f"there ({path}); materialize it first"
+                f"{context.asset_key.to_user_string()} of campaign '{context.partition_key}' does not "
+                f"exist ({path}); materialize it first"
             )
         return self.read(path)
 
     def place(self, asset: str, campaign: str) -> UPath:
-        """Where the value of an asset lies."""
+        """Path of the value of an asset."""
         return self.storage.folder(campaign) / f"{asset}{self.suffix}"
 
     def _path(self, context: dg.OutputContext | dg.InputContext) -> UPath:

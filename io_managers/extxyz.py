@@ -1,4 +1,4 @@
-"""Lists of structures as extended XYZ, which every atomistic program reads."""
+"""Lists of structures as extended XYZ, which most atomistic programs read."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mlip_assets.common.files import local_copy, write_atomically
 
 
 class ExtxyzIOManager(TypedIOManager):
-    """``list[Atoms]``; the asset's metadata key ``required_info`` names what each ``info`` holds."""
+    """``list[Atoms]``; the metadata key ``required_info`` of the asset lists the ``info`` keys."""
 
     value_type: ClassVar[type] = list
     suffix: ClassVar[str] = ".extxyz"
 
     def write(self, value: list[Atoms], path: UPath, contract: dict[str, Any]) -> None:
-        """Check every structure, then write them all.
+        """Check all structures, then write them.
 
         Raises
         ------
         TypeError, ValueError
-            Naming the first structure that is no ``Atoms``, lacks a required ``info`` key, or has
-            positions that are not finite.
+            A structure is not ``Atoms``, lacks a required ``info`` key, or has positions that are not
+            finite; the message names the first one.
         """
         for index, atoms in enumerate(value):
             if not isinstance(atoms, Atoms):

@@ -13,10 +13,10 @@ from mlip_assets.common.files import is_local
 
 
 class FolderIOManager(TypedIOManager):
-    """Uses the value's own ``save(folder)`` and ``open(folder)``; remote by way of a local folder.
+    """Calls ``save(folder)`` and ``open(folder)`` of the value; a remote folder is copied.
 
-    The value writes each file whole, and its ``commit_file`` last: without that file the folder
-    does not count.
+    The value writes each file atomically, and its ``commit_file`` last: a folder without that file
+    is not complete.
     """
 
     value_type: ClassVar[type[Any]]
@@ -41,13 +41,13 @@ class FolderIOManager(TypedIOManager):
         Raises
         ------
         FileNotFoundError
-            The commit file is missing: the folder was never finished.
+            The commit file is missing: the folder is not complete.
         """
         if not (path / self.commit_file).exists():
             raise FileNotFoundError(f"{path} has no {self.commit_file}; materialize it again")
         if is_local(path):
             return self.value_type.open(Path(str(path)))
-        # Kept for the life of the process: the value refers to these files.
+        # not removed before the process ends: the value refers to these files
         folder = Path(tempfile.mkdtemp(prefix="mlip-"))
         for file in path.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())

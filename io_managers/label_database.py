@@ -12,13 +12,13 @@ from mlip_assets.labelling import LabelledDatabase
 
 
 class LabelDatabaseIOManager(FolderIOManager):
-    """A campaign's own copy of its labels; the ledger behind it is shared by all campaigns."""
+    """The labels of one campaign; the ledger, from which they are copied, has those of all."""
 
     value_type: ClassVar[type] = LabelledDatabase
     commit_file: ClassVar[str] = "labels.db"
 
     def describe(self, value: LabelledDatabase, path: UPath) -> dict[str, Any]:
-        """Count, size, and where the export for other programs lies."""
+        """Count, size, and path of the export for other programs."""
         return {
             "dagster/partition_row_count": len(value.labelled),
             "extxyz": dg.MetadataValue.path(str(path / "labels.extxyz")),

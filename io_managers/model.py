@@ -12,13 +12,13 @@ from mlip_assets.training import TrainedModel
 
 
 class ModelIOManager(FolderIOManager):
-    """A folder that a later campaign can name as its surrogate."""
+    """A folder whose model file a later campaign can use as its surrogate."""
 
     value_type: ClassVar[type] = TrainedModel
     commit_file: ClassVar[str] = "metrics.json"
 
     def describe(self, value: TrainedModel, path: UPath) -> dict[str, Any]:
-        """Where the files are."""
+        """Paths and size of the files."""
         return {
             "model_file": dg.MetadataValue.path(str(path / "model.model")),
             "metrics_file": dg.MetadataValue.path(str(path / "metrics.json")),

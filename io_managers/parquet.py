@@ -1,7 +1,7 @@
-"""Frames, descriptors, embeddings and clusters as Parquet, each with its schema enforced.
+"""Frames, descriptors, embeddings and clusters as Parquet; their schemas are checked.
 
-Frames and descriptors are larger than memory, so the asset writes them itself, at the place this
-module would choose, and hands over a lazy handle; what is stored here is checked, not copied.
+Frames and descriptors are larger than memory. Their assets write them in parts to the path of the
+IO manager, and return a lazy handle; the IO manager checks the files and does not copy them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from upath import UPath
 from io_managers.base import TypedIOManager, column_schema
 from mlip_assets.common.files import local_copy, write_atomically, write_text
 from mlip_assets.descriptors import DescriptorMatrix, descriptor_schema
-from mlip_assets.sampling import Clusters, Embedding, PrincipalAxes
+from mlip_assets.sampling import Clusters, Embedding, PrincipalComponents
 from mlip_assets.trajectory import FRAME_SCHEMA, Trajectory, require_schema
 
 
 class TrajectoryIOManager(TypedIOManager):
-    """A manifest beside the part-files the walkers wrote; what it does not list does not exist.
+    """A manifest beside the part-files of the walkers; a file that it does not list is ignored.
 
-    It is written last and in one piece, so that a reader sees the whole trajectory of one
-    materialization or the whole of the one before.
+    The manifest is written last and atomically, so a reader finds the complete trajectory either of
+    this materialization or of the previous one.
     """
 
     value_type: ClassVar[type] = Trajectory
@@ -51,13 +51,13 @@ class TrajectoryIOManager(TypedIOManager):
 
 
 class DescriptorIOManager(TypedIOManager):
-    """The descriptor matrix: a folder of Parquet parts, complete when it holds its manifest."""
+    """The descriptor matrix: a folder of Parquet parts, complete if it contains its manifest."""
 
     value_type: ClassVar[type] = DescriptorMatrix
     suffix: ClassVar[str] = ""
 
     def write(self, value: DescriptorMatrix, path: UPath, contract: dict[str, Any]) -> None:
-        """Check that the folder is in its place and every part is as the manifest says."""
+        """Check the path of the folder, and every part against the manifest."""
         _require_place(value.path, path)
         value.validate()
 
@@ -67,7 +67,7 @@ class DescriptorIOManager(TypedIOManager):
         Raises
         ------
         FileNotFoundError
-            The folder was never finished.
+            The folder is not complete.
         """
         matrix = DescriptorMatrix(path)
         _ = matrix.settings  # reads the manifest
@@ -84,26 +84,26 @@ class DescriptorIOManager(TypedIOManager):
 
 
 class EmbeddingIOManager(TypedIOManager):
-    """``frame_id, pc1 … pck`` as Parquet; the axes, for other frames, beside it as ``.npz``."""
+    """``frame_id, pc1 … pck`` as Parquet; the fitted PCA beside it as ``.npz``."""
 
     value_type: ClassVar[type] = Embedding
     suffix: ClassVar[str] = ".parquet"
 
     def write(self, value: Embedding, path: UPath, contract: dict[str, Any]) -> None:
-        """Write the axes, then the scores on them."""
-        _write_arrays(path.with_suffix(".npz"), vars(value.axes))
+        """Write the fitted PCA, then the scores."""
+        _write_arrays(path.with_suffix(".npz"), value.pca.to_arrays())
         _write_table(path, pa.table(value.columns()))
 
     def read(self, path: UPath) -> Embedding:
-        """Read scores and axes."""
+        """Read the scores and the fitted PCA."""
         table = _read_table(path, pa.schema([("frame_id", pa.int64()), ("pc1", pa.float64())]))
         scores = [table[name].to_numpy() for name in table.column_names if name != "frame_id"]
-        axes = self.read_axes(path)
-        return Embedding(table["frame_id"].to_numpy(), np.column_stack(scores), axes)
+        pca = self.read_pca(path)
+        return Embedding(table["frame_id"].to_numpy(), np.column_stack(scores), pca)
 
-    def read_axes(self, path: UPath) -> PrincipalAxes:
-        """Read the axes alone, for other frames."""
-        return PrincipalAxes(**_read_arrays(path.with_suffix(".npz")))
+    def read_pca(self, path: UPath) -> PrincipalComponents:
+        """Read only the fitted PCA, to project other frames."""
+        return PrincipalComponents.from_arrays(_read_arrays(path.with_suffix(".npz")))
 
     def describe(self, value: Embedding, path: UPath) -> dict[str, Any]:
         """Rows and bytes."""
@@ -147,7 +147,7 @@ class ClustersIOManager(TypedIOManager):
 
 def _require_place(found: UPath, expected: UPath) -> None:
     if found != expected:
-        raise ValueError(f"the value lies at {found}; this IO manager keeps it at {expected}")
+        raise ValueError(f"the value is at {found}; this IO manager stores it at {expected}")
 
 
 def _write_table(path: UPath, table: pa.Table) -> None:

@@ -12,13 +12,13 @@ from mlip_assets.evaluation import ModelReport
 
 
 class ReportIOManager(FolderIOManager):
-    """A folder that can be read without this program."""
+    """A folder of JSON and PNG files."""
 
     value_type: ClassVar[type] = ModelReport
     commit_file: ClassVar[str] = "report.json"
 
     def describe(self, value: ModelReport, path: UPath) -> dict[str, Any]:
-        """Where the file is, and the size of it all."""
+        """Path of the report and size of the folder."""
         return {
             "report_file": dg.MetadataValue.path(str(path / "report.json")),
             "size_bytes": dg.MetadataValue.int(sum(f.stat().st_size for f in path.iterdir())),

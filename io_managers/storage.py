@@ -1,4 +1,4 @@
-"""Where the value of an asset lies: ``<root>/<campaign>/<asset>``."""
+"""Paths of the values of assets: ``<root>/<campaign>/<asset>``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises
         ------
         ValueError
-            The key is no campaign name; a key such as ``../x`` must not leave the root.
+            The key is not a campaign name; a key such as ``../x`` would leave the root.
         """
         if not re.match(NAME_PATTERN, campaign):
             raise ValueError(f"partition key '{campaign}' is not a campaign name ({NAME_PATTERN})")
         return as_path(self.root) / campaign
 
     def working_folder(self, campaign: str, asset: str) -> UPath:
-        """Local folder for work in progress: checkpoints and part-files that outlive a killed run.
+        """Local folder for work in progress: checkpoints and part-files, which a later run resumes.
 
         Raises
         ------
@@ -40,8 +40,8 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         folder = self.folder(campaign) / asset
         if not is_local(folder):
             raise ValueError(
-                f"storage root '{self.root}' is remote; {asset} works in place and needs a local "
-                "root (mount the bucket, or keep the root local and copy the results)"
+                f"storage root '{self.root}' is remote; {asset} appends to files and needs a local "
+                "root (mount the bucket, or use a local root and copy the results)"
             )
         folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -1,4 +1,4 @@
-"""Jobs, the sensor that finds new campaign files, and the schedule of the refreshes."""
+"""Jobs, the sensor of campaign files, and the schedule of refreshes."""
 
 import json
 import os
@@ -11,27 +11,27 @@ from mlip_assets.campaign import CampaignError
 from mlip_assets.refresh import reason_to_stop
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 
-#: When the refresh runs; a deployment may say otherwise.
+#: When the refresh runs, as a cron expression in UTC; a deployment can set its own.
 REFRESH_CRON = os.environ.get("MLIP_REFRESH_CRON", "0 3 * * 0")
 
 campaign_job = dg.define_asset_job(
     "campaign",
     selection=dg.AssetSelection.all(),
-    description="One whole campaign, from its file to a trained model. What is done is not redone.",
+    description="One complete campaign, from its file to a trained model. Finished work is reused.",
 )
 
 refresh_job = dg.define_asset_job(
     "refresh",
     selection=dg.AssetSelection.all(),
     tags={REFRESH_TAG: "true"},
-    description="The next round of a campaign: explore with what was learnt, label what that does "
-    "not cover, train again. A round that was killed is gone on with.",
+    description="The next round of a campaign: explore with the promoted model, label frames that "
+    "the labels do not cover, train again. An interrupted round is resumed.",
 )
 
 exploration_job = dg.define_asset_job(
     "exploration",
     selection=dg.AssetSelection.groups("exploration", "selection"),
-    description="Explore and select, without spending a DFT call: look at the map first.",
+    description="Explore and select frames without DFT calls, to inspect the selection first.",
 )
 
 
@@ -43,8 +43,8 @@ exploration_job = dg.define_asset_job(
 def campaign_files(
     context: dg.SensorEvaluationContext, campaigns: CampaignFolder
 ) -> dg.SensorResult:
-    """Look at every file; an invalid one is logged when it changes, and the rest go on."""
-    known = set(context.instance.get_dynamic_partitions("campaign"))
+    """Read every file; an invalid file is logged when it changes, and does not stop the others."""
+    existing = set(context.instance.get_dynamic_partitions("campaign"))
     reported: dict[str, float] = json.loads(context.cursor or "{}")
     new: list[str] = []
     invalid: dict[str, float] = {}
@@ -58,7 +58,7 @@ def campaign_files(
                 context.log.error("Campaign file not valid:\n%s", error)
             problems.append(str(error))
         else:
-            if file.stem not in known:
+            if file.stem not in existing:
                 new.append(file.stem)
                 context.log.info("New campaign: %s", file.stem)
     if not new:
@@ -74,12 +74,12 @@ def campaign_files(
     cron_schedule=REFRESH_CRON,
     job=refresh_job,
     execution_timezone="UTC",
-    description="Refreshes every campaign that has not converged; off until it is turned on.",
+    description="Refreshes every campaign that has not converged. Off by default.",
 )
 def campaign_refresh(
     context: dg.ScheduleEvaluationContext, campaigns: CampaignFolder
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run a campaign and tick; one that is invalid, busy or has converged is left out."""
+    """One run per campaign and tick, except for campaigns that are invalid, busy or converged."""
     reasons, requested = [], 0
     for name in context.instance.get_dynamic_partitions("campaign"):
         try:
@@ -91,7 +91,7 @@ def campaign_refresh(
         if not campaign.refresh.enabled:
             continue
         if reason is None and _is_busy(context.instance, name):
-            reason = "its last run has not ended"
+            reason = "its last run is not finished"
         if reason is not None:
             context.log.info("Not refreshed: %s: %s", name, reason)
             reasons.append(f"{name}: {reason}")
@@ -107,7 +107,7 @@ def campaign_refresh(
 
 
 def _is_busy(instance: dg.DagsterInstance, name: str) -> bool:
-    """Whether a run of the campaign is waiting or under way."""
+    """Whether a run of the campaign is queued or running."""
     statuses = [
         dg.DagsterRunStatus.QUEUED,
         dg.DagsterRunStatus.NOT_STARTED,

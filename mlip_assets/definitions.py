@@ -1,4 +1,4 @@
-"""The whole wiring on one page: assets, jobs, sensor, schedule, resources and IO managers."""
+"""All Dagster definitions: assets, jobs, sensor, schedule, resources and IO managers."""
 
 import os
 from pathlib import Path
@@ -37,15 +37,15 @@ from mlip_assets.release.promotion import PROMOTED_FOLDER
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
-from resources.earlier import EarlierRuns
+from resources.earlier import EarlierResults
 from resources.mace import MaceResource
 from resources.surrogate import SurrogateResource
 
 
 def resources_at(data: Path, campaigns: Path) -> dict[str, Any]:
-    """Every resource and IO manager, for one folder of results and one of campaign files.
+    """All resources and IO managers, for a folder of results and a folder of campaign files.
 
-    Both are absolute, because workers may be started elsewhere.
+    Both paths are absolute, because workers can have another current folder.
     """
     storage = Storage(root=str(data))
     promoted = str(data / "{campaign}" / PROMOTED_FOLDER)
@@ -56,7 +56,7 @@ def resources_at(data: Path, campaigns: Path) -> dict[str, Any]:
         "mace": MaceResource(own_models=promoted),
         "storage": storage,
         "surrogate": SurrogateResource(own_models=promoted),
-        "earlier": EarlierRuns(storage=storage),
+        "earlier": EarlierResults(storage=storage),
         "structures": ExtxyzIOManager(storage=storage),
         "trajectory": TrajectoryIOManager(storage=storage),
         "descriptors": DescriptorIOManager(storage=storage),

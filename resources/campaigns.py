@@ -1,4 +1,4 @@
-"""The campaigns resource: the folder of campaign files, one a partition, and their rounds."""
+"""The folder of campaign files, one per partition, and the record of their rounds."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mlip_assets.common.files import as_path
 from mlip_assets.refresh.rounds import ROUNDS_NAME, Rounds
 from mlip_assets.release import PromotedModels
 from mlip_assets.release.promotion import PROMOTED_FOLDER
-from mlip_assets.surrogates.finding import load_campaign
+from mlip_assets.surrogates import load_campaign
 
-#: Of a run that works on the next round of its campaign.
+#: Tag of a run that works on the next round of its campaign.
 REFRESH_TAG = "mlip/refresh"
 
 
 class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Reads ``<folder>/<partition key>.yaml``, and keeps the record of each campaign's rounds."""
+    """Reads ``<folder>/<partition key>.yaml``, and records the rounds of each campaign."""
 
     folder: str = Field(default="campaigns", description="folder of the campaign files")
     data: str | None = Field(
         default=None,
-        description="root of the results, where rounds are recorded; null: first runs alone",
+        description="root of the results, where rounds are recorded; null: only first runs",
     )
 
     def files(self) -> list[Path]:
@@ -43,7 +43,7 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
             There is no such file, or it is not valid.
         """
         names = [file.stem for file in self.files()]
-        if name not in names:  # also refuses '../x' and other keys that are no file name
+        if name not in names:  # also rejects '../x' and other keys that are no file name
             near = difflib.get_close_matches(name, names, 1)
             raise CampaignError(
                 f"{self.folder}/{name}.yaml: no such campaign"
@@ -52,10 +52,10 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
         return load_campaign(Path(self.folder) / f"{name}.yaml")
 
-    def current(self, context: dg.AssetExecutionContext) -> Campaign:
-        """The campaign in the round that this run works on, which begins now if it has not yet.
+    def begin_or_resume_round(self, context: dg.AssetExecutionContext) -> Campaign:
+        """The campaign in the round of this run; the round is recorded if it is new.
 
-        A run with the tag ``REFRESH_TAG`` works on the next round; any other on the last there is.
+        A run with the tag ``REFRESH_TAG`` works on the next round, any other run on the last one.
 
         Raises
         ------
@@ -77,31 +77,31 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
         return campaign.in_round(number, begun.rounds[number].explored_with)
 
     def rounds(self, name: str) -> Rounds:
-        """What is recorded of a campaign's rounds."""
+        """The recorded rounds of a campaign."""
         return Rounds() if self.data is None else Rounds.open(self._rounds_file(name))
 
     def record(self, campaign: Campaign, **found: Any) -> None:
-        """Add to the record of the round that :meth:`current` gave."""
+        """Add to the record of the round that :meth:`begin_or_resume_round` gave."""
         if self.data is not None:
             file = self._rounds_file(campaign.name)
             Rounds.open(file).record(campaign.round, **found).save(file)
 
-    def known_distance(self, campaign: Campaign) -> float:
-        """What the first run has set as the distance from a label within which a frame is known.
+    def coverage_radius(self, campaign: Campaign) -> float:
+        """Distance from a label within which a frame is covered, which the first run has set.
 
         Raises
         ------
         CampaignError
-            It never came that far.
+            The first run has not selected frames.
         """
         rounds = self.rounds(campaign.name).rounds
-        if not rounds or rounds[0].known_distance is None:
+        if not rounds or rounds[0].coverage_radius is None:
             raise CampaignError(
-                f"campaign '{campaign.name}': its first run was never finished, so nothing says "
-                f"which frames count as known; run it (make run CAMPAIGN={campaign.name}) before it "
-                "is refreshed"
+                f"campaign '{campaign.name}': its first run is not finished, so the coverage radius "
+                f"of its labels is not set; finish it (make run CAMPAIGN={campaign.name}) before the "
+                "refresh"
             )
-        return rounds[0].known_distance
+        return rounds[0].coverage_radius
 
     def _rounds_file(self, name: str) -> UPath:
         assert self.data is not None

@@ -1,4 +1,4 @@
-"""The DFT program and the ledger in which its labels are kept."""
+"""The DFT engine and the ledger that stores its labels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mlip_assets.labelling import ENGINES, DftEngine, LabelLedger
 
 
 class DftResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Turns a campaign's labelling settings into an engine."""
+    """Creates the DFT engine of a campaign."""
 
     ledger_path: str = Field(description="local SQLite file shared by all campaigns")
 
     def engine(self, settings: LabellingSettings, elements: Collection[str]) -> DftEngine:
-        """The engine that the settings name, with its data for the elements."""
+        """The engine in the settings, with its data for the elements."""
         return ENGINES[settings.engine](settings, elements)
 
     def ledger(self) -> LabelLedger:
-        """The ledger; made when first written to."""
+        """The ledger; its file is created at the first write."""
         return LabelLedger(self.ledger_path)

@@ -1,4 +1,4 @@
-"""What was stored before and a campaign builds on: labelled frames, and the axes of a map."""
+"""Earlier results that a campaign uses: labelled frames, fitted PCA and promoted models."""
 
 # No `from __future__ import annotations` here: Dagster reads ResourceDependency from the class body.
 
@@ -15,29 +15,29 @@ from io_managers.storage import Storage
 from mlip_assets.campaign import Campaign, CampaignError
 from mlip_assets.release import PromotedModels
 from mlip_assets.release.promotion import PROMOTED_FOLDER
-from mlip_assets.sampling import PrincipalAxes, project_frames
+from mlip_assets.sampling import PrincipalComponents, project_frames
 from mlip_assets.training import TrainedModel
 from mlip_assets.trajectory import Trajectory, round_of
 
 
-class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Reads what ``sampling.exclude_labelled_in`` and ``sampling.pca_from`` name, and own labels.
+class EarlierResults(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Results of the campaigns in ``sampling.exclude_labelled_in`` and ``sampling.pca_from``.
 
-    A campaign may take the axes of its own first run, and in a refresh it does.
+    A refresh also uses the labels, the PCA and the models of the campaign's own earlier rounds.
     """
 
     storage: dg.ResourceDependency[Storage]
 
     def check(self, campaign: Campaign) -> None:
-        """Find out before anything is computed whether all that is named can be used.
+        """Check that all results which the campaign names can be used.
 
         Raises
         ------
         CampaignError
-            As :meth:`labelled_frames` and :meth:`axes`.
+            As :meth:`labelled_frames` and :meth:`pca`.
         """
         self.labelled_frames(campaign)
-        self.axes(campaign)
+        self.pca(campaign)
 
     def labelled_frames(self, campaign: Campaign) -> list[Atoms]:
         """Labelled frames of ``sampling.exclude_labelled_in``, then those of the campaign itself.
@@ -45,7 +45,7 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises
         ------
         CampaignError
-            A campaign has no labels, or its frames hold elements that this one lacks.
+            A campaign has no labels, or its frames contain elements that this campaign lacks.
         """
         others = [
             atoms
@@ -55,7 +55,7 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         return others + self.own_labelled_frames(campaign)
 
     def own_labelled_frames(self, campaign: Campaign) -> list[Atoms]:
-        """Those that a refresh finds explored and labelled by the campaign's rounds before it."""
+        """Labelled frames that the rounds before this one explored; none in the first run."""
         if campaign.round == 0:
             return []
         return [
@@ -64,15 +64,15 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
             if 0 <= round_of(atoms.info["frame_id"]) < campaign.round
         ]
 
-    def labelled_on(
-        self, campaign: Campaign, axes: PrincipalAxes
+    def labelled_with_scores(
+        self, campaign: Campaign, pca: PrincipalComponents
     ) -> tuple[list[Atoms], NDArray[np.float64]]:
-        """:meth:`labelled_frames`, and where they lie on a map, (n_frames, n_components)."""
+        """:meth:`labelled_frames` and their principal components (n_frames, n_components)."""
         frames = self.labelled_frames(campaign)
-        return frames, project_frames(frames, axes, campaign.descriptors, campaign.elements)
+        return frames, project_frames(frames, pca, campaign.descriptors, campaign.elements)
 
     def model(self, campaign: Campaign) -> TrainedModel | None:
-        """The promoted model that explores a refresh; None where the surrogate does."""
+        """The promoted model with which a refresh explores; None if it uses the surrogate."""
         if campaign.explored_with is None:
             return None
         folder = self.storage.working_folder(campaign.name, PROMOTED_FOLDER)
@@ -81,9 +81,9 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
     def expected_error(
         self, campaign: Campaign, trajectory: Trajectory, frame_ids: NDArray[np.int64]
     ) -> NDArray[np.float64] | None:
-        """Force RMSE (n,) to expect, eV/Å, of that model for frames that it has explored.
+        """Expected force RMSE (n,) of :meth:`model` for explored frames, eV/Å.
 
-        None where it has no calibrated committee.
+        None if there is no such model, or no calibrated committee.
         """
         model = self.model(campaign)
         if model is None:
@@ -91,35 +91,34 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         return model.expected_error(trajectory.column("force_spread_eV_per_A", frame_ids))
 
     def error_limit(self, campaign: Campaign) -> float:
-        """Expected force RMSE above which a frame of a refresh is worth a label, eV/Å.
+        """Expected force RMSE above which a refresh labels a frame, eV/Å.
 
-        Infinite where the surrogate explored.
+        Infinite if the surrogate explored.
         """
         model = self.model(campaign)
-        return (
-            campaign.refresh.uncertainty_threshold * model.force_rmse_eV_per_A if model else np.inf
-        )
+        threshold = campaign.refresh.uncertainty_threshold
+        return threshold * model.force_rmse_eV_per_A if model else np.inf
 
-    def axes(self, campaign: Campaign) -> PrincipalAxes | None:
-        """Axes of the campaign of ``sampling.pca_from``; None where new ones are to be fitted.
+    def pca(self, campaign: Campaign) -> PrincipalComponents | None:
+        """Fitted PCA of the campaign in ``sampling.pca_from``; None if a new PCA is to be fitted.
 
         Raises
         ------
         CampaignError
-            That campaign has no map, or its frames were described in another way.
+            That campaign has no embedding, or its descriptors have other settings.
         """
         name = campaign.sampling.pca_from
         if name is None:
             return None
         where = f"{campaign.name}.yaml: sampling.pca_from: campaign '{name}'"
-        maps = EmbeddingIOManager(storage=self.storage)
-        path = maps.place("pca_embedding", name)
+        embeddings = EmbeddingIOManager(storage=self.storage)
+        path = embeddings.place("pca_embedding", name)
         if not path.exists():
             if name == campaign.name:
                 return None
             raise CampaignError(
-                f"{where} has no map ({path} is not there); run its job exploration first, or leave "
-                "pca_from out"
+                f"{where} has no embedding ({path} does not exist); run its job exploration first, "
+                "or remove pca_from"
             )
         matrices = DescriptorIOManager(storage=self.storage)
         theirs = matrices.read(matrices.place("descriptor_matrix", name)).settings
@@ -127,10 +126,10 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
         differing = [key for key in ours if ours[key] != theirs.get(key)]
         if differing:
             raise CampaignError(
-                f"{where} was described with {_listed(theirs, differing)}, this one is with "
-                f"{_listed(ours, differing)}; make them equal, or leave pca_from out"
+                f"{where} has descriptors with {_listed(theirs, differing)}, this campaign with "
+                f"{_listed(ours, differing)}; make them equal, or remove pca_from"
             )
-        return maps.read_axes(path)
+        return embeddings.read_pca(path)
 
     def _labelled_in(self, name: str, campaign: Campaign) -> list[Atoms]:
         where = f"{campaign.name}.yaml: sampling.exclude_labelled_in: campaign '{name}'"
@@ -140,15 +139,15 @@ class EarlierRuns(dg.ConfigurableResource):  # type: ignore[type-arg]
             if name == campaign.name:
                 return []
             raise CampaignError(
-                f"{where} has no labels ({path} is not there); run it first (make run "
-                f"CAMPAIGN={name}), or take it out of the list"
+                f"{where} has no labels ({path} does not exist); run it first (make run "
+                f"CAMPAIGN={name}), or remove it from the list"
             )
         frames: list[Atoms] = databases.read(path).labelled
         foreign = {symbol for atoms in frames for symbol in atoms.symbols} - set(campaign.elements)
         if foreign:
             raise CampaignError(
-                f"{where} holds {', '.join(sorted(foreign))}, which the composition "
-                f"{campaign.composition} lacks; take it out of the list"
+                f"{where} contains {', '.join(sorted(foreign))}, which the composition "
+                f"{campaign.composition} lacks; remove it from the list"
             )
         return frames
 

@@ -1,4 +1,4 @@
-"""Which campaigns the schedule refreshes, on a real instance without a daemon."""
+"""The schedule of refreshes on a real instance, without a daemon."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from resources.campaigns import REFRESH_TAG, CampaignFolder
 
 
 @pytest.fixture
-def asked(tmp_path):
-    """``asked(instance)``: what one tick of the schedule yields."""
+def tick(tmp_path):
+    """``tick(instance)``: what one tick of the schedule yields."""
     campaigns = CampaignFolder(folder=str(tmp_path), data=str(tmp_path / "data"))
 
-    def ask(instance):
+    def evaluate(instance):
         context = dg.build_schedule_context(
             instance=instance,
             scheduled_execution_time=datetime(2026, 1, 4, 3, tzinfo=UTC),
         )
         return list(campaign_refresh(context, campaigns=campaigns))
 
-    return ask
+    return evaluate
 
 
 def write(folder, name, refresh="{}", rounds=None):
@@ -41,16 +41,16 @@ def done(n_refreshes):
     return rounds
 
 
-def test_each_campaign_is_asked_for_or_left_out_with_its_reason(tmp_path, asked):
+def test_schedule_requests_a_run_or_gives_a_reason_for_each_campaign(tmp_path, tick):
     write(tmp_path, "new")
     write(tmp_path, "due", rounds=done(1))
     write(tmp_path, "busy", rounds=done(1))
-    write(tmp_path, "off", "{enabled: false}")
+    write(tmp_path, "disabled", "{enabled: false}")
     write(tmp_path, "ended", "{max_rounds: 2}", rounds=done(2))
     write(tmp_path, "torn", rounds=done(1))
     (tmp_path / "data" / "torn" / ROUNDS_NAME).write_text("[{")
     write(tmp_path, "invalid", "{max_round: 2}")
-    names = ["new", "due", "busy", "off", "ended", "torn", "invalid"]
+    names = ["new", "due", "busy", "disabled", "ended", "torn", "invalid"]
     with dg.DagsterInstance.local_temp() as instance:
         instance.add_dynamic_partitions("campaign", names)
         instance.create_run_for_job(
@@ -58,18 +58,18 @@ def test_each_campaign_is_asked_for_or_left_out_with_its_reason(tmp_path, asked)
             status=dg.DagsterRunStatus.STARTED,
             tags={"dagster/partition": "busy"},
         )
-        requests = asked(instance)
+        requests = tick(instance)
         assert {request.partition_key for request in requests} == {"new", "due"}
         assert len({request.run_key for request in requests}) == 2
         for name in ("new", "due"):
             instance.delete_dynamic_partition("campaign", name)
-        (skipped,) = asked(instance)
-    assert "busy: its last run has not ended" in skipped.skip_message
+        (skipped,) = tick(instance)
+    assert "busy: its last run is not finished" in skipped.skip_message
     assert "ended: 2 refreshes done, refresh.max_rounds is 2" in skipped.skip_message
     assert refresh_job.tags[REFRESH_TAG] == "true"
 
 
-def test_without_campaigns_it_says_so(asked):
+def test_schedule_skips_without_campaigns(tick):
     with dg.DagsterInstance.local_temp() as instance:
-        (skipped,) = asked(instance)
+        (skipped,) = tick(instance)
     assert skipped.skip_message == "no campaign with refresh enabled has a partition yet"

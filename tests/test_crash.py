@@ -1,4 +1,4 @@
-"""kill −9 in the middle of dynamics, labelling and training: the next run finishes what is left."""
+"""SIGKILL during MD, labelling and training: the next run computes only what is missing."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 from ase.build import bulk
 from ase.db import connect
 
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ def kill_when(process, happened, log):
     """SIGKILL as soon as ``happened()``."""
     deadline = time.monotonic() + 300
     while not happened():
-        assert process.poll() is None, f"ended too early:\n{log.read_text()[-3000:]}"
+        assert process.poll() is None, f"ended before:\n{log.read_text()[-3000:]}"
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -69,25 +69,25 @@ def labels(ledger):
 
 @pytest.mark.slow
 @pytest.mark.dft
-def test_kill_minus_nine_at_every_stage(run):
+def test_run_killed_in_each_stage_is_resumed(run):
     campaign, ledger = run.data / "tiny", run.data / "ledger" / "labels.db"
 
     kill_when(run(), lambda: list(campaign.glob("surrogate_trajectory/*/part-*.parquet")), run.log)
     assert not (campaign / "surrogate_trajectory.json").exists(), "not committed half way"
 
     kill_when(run(), lambda: len(labels(ledger)) >= 3, run.log)
-    paid = labels(ledger)
+    stored = labels(ledger)
 
     kill_when(run(), lambda: list(campaign.glob("model_training/*/checkpoints/*.pt")), run.log)
     complete = labels(ledger)
-    assert paid.items() <= complete.items(), "a label was computed again"
+    assert stored.items() <= complete.items(), "a label was computed again"
     assert not (campaign / "model" / "metrics.json").exists()
 
     last = run()
     assert last.wait(timeout=600) == 0, run.log.read_text()[-3000:]
     assert labels(ledger) == complete
-    said = run.log.read_text()
-    assert re.search(r"DFT calls +0 made, \d+ saved", said)
+    output = run.log.read_text()
+    assert re.search(r"DFT calls +0 made, \d+ saved", output)
     assert (campaign / "model" / "metrics.json").exists()
 
     surrogate = find_surrogate(

@@ -1,29 +1,33 @@
-"""What every asset of the pipeline has in common, stated once."""
+"""What all assets of the pipeline have in common: definition, metadata, checks and progress."""
 
 import functools
+import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-import numpy as np
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 
+from mlip_assets.common.files import write_text
 from mlip_assets.common.progress import Progress, ProgressReport
+from mlip_assets.figures.canvas import rounded
 
 _log = logging.getLogger(__name__)
 
-#: One partition a campaign file; the sensor adds them.
+#: One partition per campaign file; the sensor ``campaign_files`` adds them.
 campaign_partitions = dg.DynamicPartitionsDefinition(name="campaign")
 
 OWNERS = ["team:mlip-autopipe"]
 
-#: Least time between two progress events of a run, seconds.
+#: Shortest time between two progress events of a run, seconds.
 EVENT_EVERY_S = 10.0
 
-#: For what may pass by itself, such as a full disk being freed or a GPU being busy. Wrong input is
-#: not retried: see :func:`pipeline_asset`. Molecular dynamics, labels and training resume, so a
-#: second attempt pays only for what is missing.
+#: For temporary errors, such as a full disk or a busy GPU. Wrong input is not retried: see
+#: :func:`pipeline_asset`. Molecular dynamics, labels and training resume, so a second attempt
+#: computes only what is missing.
 RETRIES = dg.RetryPolicy(max_retries=1, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 
 AssetFunction = Callable[..., dg.MaterializeResult[Any]]
@@ -36,6 +40,7 @@ def pipeline_asset(
     io_manager: str,
     code_version: str,
     checks: Sequence[tuple[str, str]] = (),
+    blocking_checks: Sequence[tuple[str, str]] = (),
     required_info: Sequence[str] = (),
     pool: str | None = None,
 ) -> Callable[[AssetFunction], dg.AssetsDefinition]:
@@ -48,14 +53,19 @@ def pipeline_asset(
     io_manager
         Key of the typed IO manager that stores the value.
     checks
-        Name and description of each asset check the function reports.
+        Name and description of each asset check that the function reports.
+    blocking_checks
+        Likewise; if one of them fails, the run ends and no downstream asset is computed.
     required_info
-        Keys that every stored structure must carry.
+        Keys that ``Atoms.info`` of every stored structure must contain.
 
     Notes
     -----
-    The wall time is added to the metadata. A ValueError means wrong input, which no retry mends:
-    it fails the step at once, with its message as the step's description.
+    The docstring of the function is the description in the UI, and its source file is linked there.
+    Metadata are shown in the order in which the function returns them: numbers are rounded by
+    :func:`mlip_assets.figures.rounded`, and ``wall_s`` is inserted before the first table. A
+    ValueError means wrong input: the step fails without a retry, and its message is the
+    description of the failure.
     """
 
     def decorate(function: AssetFunction) -> dg.AssetsDefinition:
@@ -72,12 +82,13 @@ def pipeline_asset(
             except Exception as error:
                 _log.error("%s: %s: %s", name, type(error).__name__, error)
                 raise
-            wall_s = round(time.perf_counter() - started, 2)
+            wall_s = time.perf_counter() - started
             _log.info("%s: done in %.1f s", name, wall_s)
-            return result._replace(metadata={**(result.metadata or {}), "wall_s": wall_s})
+            return result._replace(metadata=_arranged(result.metadata or {}, wall_s))
 
         # With checks beside the value, Dagster reads a return annotation as "nothing is stored".
         timed.__annotations__ = {k: v for k, v in function.__annotations__.items() if k != "return"}
+        blocks = [(check, False) for check in checks] + [(c, True) for c in blocking_checks]
         return dg.asset(
             name=name,
             partitions_def=campaign_partitions,
@@ -88,50 +99,86 @@ def pipeline_asset(
             code_version=code_version,
             retry_policy=RETRIES,
             pool=pool,
-            metadata={"required_info": list(required_info)},
-            check_specs=[dg.AssetCheckSpec(c, asset=name, description=why) for c, why in checks],
-            description=function.__doc__,
+            metadata={"required_info": list(required_info)} | _source_link(function),
+            check_specs=[
+                dg.AssetCheckSpec(check, asset=name, description=description, blocking=blocking)
+                for (check, description), blocking in blocks
+            ],
+            description=inspect.getdoc(function),
         )(timed)
 
     return decorate
 
 
+def _source_link(function: AssetFunction) -> dict[str, Any]:
+    """Where the function is defined; ``dg.with_source_code_references`` would find this module."""
+    file, line = inspect.getsourcefile(function), function.__code__.co_firstlineno
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        reference = dg.LocalFileCodeReference(file_path=str(file), line_number=line)
+        references = dg.CodeReferencesMetadataValue(code_references=[reference])
+    return {"dagster/code_references": references}
+
+
+def _arranged(metadata: Mapping[str, Any], wall_s: float) -> dict[str, Any]:
+    """Rounded numbers, and the wall time before the first table."""
+    items = [(key, rounded(value)) for key, value in metadata.items()]
+    tables = [isinstance(value, dg.TableMetadataValue) for _, value in items]
+    at = tables.index(True) if any(tables) else len(items)
+    return dict([*items[:at], ("wall_s", rounded(wall_s)), *items[at:]])
+
+
 def observed_progress(
     context: dg.AssetExecutionContext, label: str, total: int, unit: str
 ) -> Progress:
-    """Progress of a running asset, also told as an observation every ten seconds."""
+    """Progress of a running asset, also reported as an observation every ten seconds."""
     return Progress(label, total, unit, every_s=EVENT_EVERY_S, on_progress=observed(context))
 
 
 def observed(context: dg.AssetExecutionContext) -> Callable[[ProgressReport], None]:
-    """Tells the UI, as observations of the asset, how many units are done and how fast."""
+    """A function that reports the units done and the rate to the UI, as observations."""
 
     def observe(report: ProgressReport) -> None:
-        known: dict[str, float] = {
+        values: dict[str, float] = {
             f"{report.unit}_done": report.done,
             f"{report.unit}_total": report.total,
             **report.metrics,
         }
         if report.remaining_s is not None:
-            known[f"{report.unit}_per_s"] = float(f"{report.rate_per_s:.3g}")
-            known["eta_s"] = round(report.remaining_s, 1)
+            values[f"{report.unit}_per_s"] = report.rate_per_s
+            values["eta_s"] = report.remaining_s
         context.log_event(
             dg.AssetObservation(
                 context.asset_key,
                 partition=context.partition_key,
                 description=str(report),
-                metadata=known,
+                metadata=rounded(values),
             )
         )
 
     return observe
 
 
-def check(name: str, passed: bool, **figures: Any) -> dg.AssetCheckResult:
-    """The result of one asset check, with the figures it was decided on."""
-    plain = {key: _plain(value) for key, value in figures.items()}
-    return dg.AssetCheckResult(check_name=name, passed=bool(passed), metadata=plain)
+def download(context: dg.AssetExecutionContext, name: str, page: str) -> dict[str, Any]:
+    """A link by which the UI sends a web page to the browser, also from a remote machine.
+
+    Dagster's web server sends every file in its folder of compute logs under ``/logs``, as a
+    download; the page is stored there with the logs of the run. Where logs are not local files, no
+    link is given.
+
+    Parameters
+    ----------
+    name
+        Of the file, without ``.html``.
+    """
+    logs = context.instance.compute_log_manager
+    if not isinstance(logs, LocalComputeLogManager):
+        return {}
+    write_text(logs.get_captured_local_path([context.run_id, name], "html"), page)
+    link = f"[download {name}.html](/logs/{context.run_id}/{name}/html)"
+    return {f"{name}_download": dg.MetadataValue.md(link)}
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def check(name: str, passed: bool, **values: Any) -> dg.AssetCheckResult:
+    """The result of one asset check, with the values on which it was decided."""
+    return dg.AssetCheckResult(check_name=name, passed=bool(passed), metadata=rounded(values))

@@ -1,11 +1,11 @@
-"""Asset ``descriptor_matrix``: one SOAP vector a frame."""
+"""Asset ``descriptor_matrix``: one SOAP vector per frame."""
 
 import dagster as dg
 
 from io_managers.storage import Storage
 from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed_progress, pipeline_asset
-from mlip_assets.descriptors import DescriptorMatrix, describe_trajectory
+from mlip_assets.descriptors import DescriptorMatrix, compute_descriptors
 from mlip_assets.trajectory import Trajectory
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
@@ -16,7 +16,7 @@ from resources.compute import ComputeResource
     kinds={"numba", "parquet"},
     io_manager="descriptors",
     code_version="2",
-    checks=[("one_row_a_frame", "as many descriptors as frames")],
+    blocking_checks=[("one_row_per_frame", "the matrix has one row for each frame")],
 )
 def descriptor_matrix(
     context: dg.AssetExecutionContext,
@@ -27,18 +27,20 @@ def descriptor_matrix(
 ) -> dg.MaterializeResult[DescriptorMatrix]:
     """SOAP power spectra, averaged over the atoms of each frame.
 
-    Written part by part, with an observation of the frames done, frames a second and seconds to go
-    every ten seconds. A killed run resumes.
+    The matrix is written in parts, and the frames done are reported every ten seconds. An
+    interrupted run is resumed.
+
+    - `surrogate_trajectory`: frames to describe
     """
-    campaign = campaigns.current(context)
+    campaign = campaigns.begin_or_resume_round(context)
     if surrogate_trajectory.n_frames == 0:
         raise ValueError(
             f"the trajectory of campaign '{campaign.name}' has no frames, because guards stopped "
-            "every walker at once; its metadata say which, see 'guards' in the campaign"
+            "every walker at its first step; its metadata list them, see 'guards' in the campaign"
         )
     progress = observed_progress(context, "SOAP", surrogate_trajectory.n_frames, "frames")
     n_threads = compute.workers()
-    matrix = describe_trajectory(
+    matrix = compute_descriptors(
         surrogate_trajectory,
         campaign.descriptors,
         campaign.elements,
@@ -49,18 +51,18 @@ def descriptor_matrix(
     return dg.MaterializeResult(
         value=matrix,
         metadata={
+            "picture": figures.markdown(figures.descriptor_plot(matrix)),
             "n_frames": matrix.n_frames,
             "n_frames_resumed": progress.already_done,
             "n_features": matrix.n_features,
-            "frames_per_s": round(progress.report().rate_per_s, 1),
+            "frames_per_s": progress.report().rate_per_s,
             "n_threads": n_threads,
-            "settings": campaign.descriptors.model_dump(),
+            "settings": dg.MetadataValue.json(campaign.descriptors.model_dump()),
             "statistics": figures.descriptor_table(matrix),
-            "picture": figures.markdown(figures.descriptor_plot(matrix)),
         },
         check_results=[
             check(
-                "one_row_a_frame",
+                "one_row_per_frame",
                 matrix.n_frames == surrogate_trajectory.n_frames,
                 descriptors=matrix.n_frames,
                 frames=surrogate_trajectory.n_frames,

@@ -9,24 +9,24 @@ from mlip_assets import figures
 from mlip_assets.assets.contract import check, observed, pipeline_asset
 from mlip_assets.campaign import Campaign
 from mlip_assets.labelling import LabelledDatabase, dimers, label_frames
-from mlip_assets.labelling.accounting import EVERY_KTH_FRAME, account_of, binding_problem
+from mlip_assets.labelling.accounting import EVERY_NTH_FRAME, binding_problem, labelling_cost
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
-from resources.earlier import EarlierRuns
+from resources.earlier import EarlierResults
 
 
 @pipeline_asset(
     group="learning",
-    kinds={"gpaw", "sqlite"},
+    kinds={"dft", "sqlite"},
     io_manager="labels",
     code_version="2",
     pool="dft",
-    checks=[
-        ("labels_converged", "at least nine in ten frames have a converged label"),
+    blocking_checks=[
         ("isolated_energies", "every element has its isolated-atom energy at the same settings"),
-        ("bound", "binding energies have the sign and the size that matter has"),
+        ("binding_energy_plausible", "binding energies have the sign and size of bound matter"),
     ],
+    checks=[("labels_converged", "at least nine in ten frames have a converged label")],
 )
 def labelled_db(
     context: dg.AssetExecutionContext,
@@ -34,15 +34,17 @@ def labelled_db(
     campaigns: CampaignFolder,
     dft: DftResource,
     compute: ComputeResource,
-    earlier: EarlierRuns,
+    earlier: EarlierResults,
 ) -> dg.MaterializeResult[LabelledDatabase]:
-    """Force-consistent DFT labels from the ledger; only what it lacks is computed.
+    """DFT energies, forces and stresses from the ledger of labels, which computes the missing ones.
 
-    A finished label is committed at once and never computed again, in this campaign or another, not
-    even one that runs at the same time. A calculation that fails is recorded with its reason, and
-    the rest go on. A campaign that selects beyond itself keeps the frames of its earlier runs.
+    A finished label is stored at once and is never computed again, by any campaign. A failed
+    calculation is recorded with its reason, and the others continue. A refresh keeps the labels of
+    the earlier rounds.
+
+    - `selected_frames`: frames to label, with the dimers of the campaign and isolated atoms
     """
-    campaign = campaigns.current(context)
+    campaign = campaigns.begin_or_resume_round(context)
     settings = campaign.labelling
     wanted = [*selected_frames, *dimers(campaign.elements, settings.dimers)]
     positions = {atoms.positions.tobytes() for atoms in wanted}
@@ -60,16 +62,17 @@ def labelled_db(
         budget=settings.budget_calls,
         budget_core_hours=settings.budget_core_hours,
         gates=settings.gates,
-        on_told=observed(context),
+        on_progress=observed(context),
     )
 
-    account = account_of(database, _frames_explored(context, campaign))
-    ever = ledger.spending()
+    account = labelling_cost(database, _frames_explored(context, campaign))
+    spending = ledger.spending()
     problem = binding_problem(database)
     missing = sorted(set(campaign.elements) - set(database.isolated_energies))
     return dg.MaterializeResult(
         value=database,
         metadata={
+            "picture": figures.markdown(figures.label_plot(database)),
             "n_labelled": len(database.labelled),
             "n_kept_of_earlier_runs": len(kept),
             "n_failed": len(database.failed),
@@ -80,22 +83,21 @@ def labelled_db(
             "n_duplicates": account.n_duplicates,
             "core_hours_spent": account.core_hours_spent,
             "core_hours_reused": account.core_hours_reused,
-            **_known(
+            **_without_none(
                 core_hours_expected=database.expected_core_hours,
                 frames_explored_per_label=account.frames_explored_per_label,
-                **{f"core_hours_saved_against_every_{EVERY_KTH_FRAME}th": account.core_hours_saved},
+                **{f"core_hours_saved_vs_every_{EVERY_NTH_FRAME}th": account.core_hours_saved},
             ),
             "ledger_of_all_campaigns": {
                 "structures": len(ledger),
-                "calls_started": ever.n_started,
-                "calls_killed_in_flight": ever.n_lost,
-                "core_hours": ever.core_hours,
+                "calls_started": spending.n_started,
+                "calls_killed_in_flight": spending.n_lost,
+                "core_hours": spending.core_hours,
             },
-            "isolated_energies_eV": database.isolated_energies,
-            "settings": settings.model_dump(),
+            "isolated_energies_eV": dg.MetadataValue.json(database.isolated_energies),
+            "settings": dg.MetadataValue.json(settings.model_dump()),
             "labels": figures.label_table(database),
             "failures": figures.failure_table(database),
-            "picture": figures.markdown(figures.label_plot(database)),
         },
         check_results=[
             check(
@@ -105,7 +107,7 @@ def labelled_db(
             ),
             check("isolated_energies", not missing, missing=missing),
             check(
-                "bound",
+                "binding_energy_plausible",
                 problem is None,
                 problem=problem or "none",
                 mean_binding_eV_per_atom=_mean(database.binding_energies()),
@@ -115,18 +117,18 @@ def labelled_db(
 
 
 def _frames_explored(context: dg.AssetExecutionContext, campaign: Campaign) -> int:
-    """What the trajectory says it holds; what the campaign planned where it says nothing."""
+    """Number of frames of the trajectory, or, if its metadata lack it, the planned number."""
     wanted = dg.AssetRecordsFilter(
         asset_key=dg.AssetKey("surrogate_trajectory"), asset_partitions=[context.partition_key]
     )
     found = context.instance.fetch_materializations(wanted, limit=1).records
-    told = found[0].asset_materialization if found else None
-    n_frames = told.metadata.get("n_frames") if told else None
+    materialization = found[0].asset_materialization if found else None
+    n_frames = materialization.metadata.get("n_frames") if materialization else None
     return int(str(n_frames.value)) if n_frames else campaign.n_frames
 
 
-def _known(**figures_or_none: float | None) -> dict[str, float]:
-    return {name: value for name, value in figures_or_none.items() if value is not None}
+def _without_none(**values: float | None) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _mean(values: NDArray[np.float64]) -> float:

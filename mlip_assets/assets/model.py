@@ -1,4 +1,4 @@
-"""Asset ``model``: the MACE potential."""
+"""Asset ``model``: the trained MACE potential."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mlip_assets.training import TrainedModel, fit_mace
 from resources.campaigns import CampaignFolder
 from resources.mace import MaceResource
 
-#: In the campaign's folder: what it holds out for as long as it lives.
+#: File in the folder of a campaign: the frames that none of its trainings uses.
 HELD_OUT_NAME = "held_out.json"
 
 
@@ -24,7 +24,7 @@ HELD_OUT_NAME = "held_out.json"
     code_version="3",
     pool="gpu",
     checks=[
-        ("better_than_mean", "held-out forces and energies beat the mean predictor"),
+        ("better_than_mean", "held-out force and energy errors are below the mean predictor's"),
     ],
 )
 def model(
@@ -34,14 +34,15 @@ def model(
     mace: MaceResource,
     storage: Storage,
 ) -> dg.MaterializeResult[TrainedModel]:
-    """MACE trained on the labels by mace-torch's own trainer, evaluated on frames held out.
+    """MACE trained on the labels by the trainer of mace-torch, evaluated on held-out frames.
 
-    The test frames are near-duplicates of no training frame, and what the campaign has once held
-    out it never trains on. A killed training resumes, and one whose batch does not fit into the
-    GPU goes on with half of it. The further models of the committee, each on a part of the training
-    labels, tell by their disagreement where the model is unsure.
+    Test frames are no near-duplicates of training frames, and no later round trains on them. An
+    interrupted training is resumed; if a batch does not fit into the GPU, half of it is used. The
+    spread of the committee, whose members train on parts of the labels, estimates the error.
+
+    - `labelled_db`: labels and isolated-atom energies
     """
-    campaign = campaigns.current(context)
+    campaign = campaigns.begin_or_resume_round(context)
     work = Path(str(storage.working_folder(context.partition_key, "model_training")))
     tuned = None
     if campaign.training.start_from == "surrogate":
@@ -61,23 +62,23 @@ def model(
 
     test = trained.metrics["splits"]["test"]
     naive = trained.metrics["mean_predictor"]["test"]
-    told = {key: value for key, value in trained.metrics["training"].items() if key != "curve"}
+    training = {key: value for key, value in trained.metrics["training"].items() if key != "curve"}
     errors = {f"test_{name}": value for name, value in test.items() if value is not None}
     return dg.MaterializeResult(
         value=trained,
         metadata={
+            "picture": figures.markdown(figures.parity_plot(trained)),
+            "curve": figures.markdown(figures.training_curve(trained)),
             **errors,
             "naive_force_rmse_meV_per_A": naive["force_rmse_meV_per_A"],
             "naive_energy_rmse_meV_per_atom": naive["energy_rmse_meV_per_atom"],
-            "weights_sha256": trained.weights_sha256,
-            "dataset_sha256": trained.dataset_sha256,
-            "started_from": trained.start_from,
             "committee": 1 + len(trained.members),
             "n_left_out": trained.metrics["n_left_out"],
-            **told,
+            **training,
+            "started_from": trained.start_from,
+            "weights_sha256": trained.weights_sha256,
+            "dataset_sha256": trained.dataset_sha256,
             "errors": figures.error_table(trained),
-            "curve": figures.markdown(figures.training_curve(trained)),
-            "picture": figures.markdown(figures.parity_plot(trained)),
         },
         check_results=[
             check(

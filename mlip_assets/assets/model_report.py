@@ -1,4 +1,4 @@
-"""Asset ``model_report``: what the potential is worth, and whether it becomes the one to use."""
+"""Asset ``model_report``: errors and physical tests of the potential, and its promotion."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,17 +30,18 @@ from resources.surrogate import SurrogateResource
     code_version="2",
     pool="gpu",
     checks=[
-        ("better_than_mean", "held-out forces and energies beat the mean predictor"),
-        ("better_than_surrogate", "held-out forces beat those of the bare surrogate"),
-        ("pair_curves", "two atoms attract and repel smoothly, and ever more when pushed together"),
-        ("stable_at_every_temperature", "no guard broken at any temperature of the campaign"),
+        ("better_than_mean", "held-out force and energy errors are below the mean predictor's"),
+        ("better_than_surrogate", "held-out force errors are below those of the surrogate"),
+        ("pair_curves", "energies of two atoms are smooth, and repulsive at short distance"),
+        ("stable_at_every_temperature", "no guard stops MD at any temperature of the campaign"),
         (
-            "energy_kept",
-            f"without a thermostat at most {MAX_DRIFT_MEV_PER_ATOM_PER_PS:g} meV/atom/ps are lost",
+            "energy_conserved",
+            "the energy drift without a thermostat is at most "
+            f"{MAX_DRIFT_MEV_PER_ATOM_PER_PS:g} meV/atom/ps",
         ),
         (
             "uncertainty_ranks_errors",
-            "the larger the spread of the committee, the larger the error; holds without one",
+            "errors increase with the spread of the committee; passes without a committee",
         ),
     ],
 )
@@ -52,13 +53,16 @@ def model_report(
     surrogate: SurrogateResource,
     storage: Storage,
 ) -> dg.MaterializeResult[ModelReport]:
-    """The model beside the best before it and the bare surrogate, and the physics it has learnt.
+    """The model compared with the promoted model and the surrogate, and tests of its physics.
 
-    A stable model that is not worse than the promoted one on the campaign's held-out labels takes
-    its place, and is what ``exploration.surrogate: own-model`` means from then on. A worse one is
-    kept, and the report says why it was not promoted.
+    A stable model whose errors on the held-out labels are not larger than those of the promoted
+    model is promoted: `exploration.surrogate: own-model` then refers to it. Otherwise the model is
+    kept, and the report gives the reason.
+
+    - `model`: the model to test
+    - `labelled_db`: labels, of which the held-out ones give the errors
     """
-    campaign = campaigns.current(context)
+    campaign = campaigns.begin_or_resume_round(context)
     device = find_device(campaign.training.device, "training.device")
     folder = Path(str(storage.working_folder(context.partition_key, PROMOTED_FOLDER)))
     held_out = HeldOut.open(folder.parent / HELD_OUT_NAME)
@@ -175,7 +179,7 @@ def _checks(report: ModelReport) -> Iterator[dg.AssetCheckResult]:
         },
     )
     yield check(
-        "energy_kept",
+        "energy_conserved",
         all(trial.conserves_energy for trial in report.stability_tests),
         drift_meV_per_atom_per_ps=[t.drift_meV_per_atom_per_ps for t in report.stability_tests],
     )

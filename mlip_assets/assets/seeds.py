@@ -1,4 +1,4 @@
-"""Asset ``seeds``: the structures from which exploration starts."""
+"""Asset ``seeds``: the initial structures of the exploration."""
 
 import dagster as dg
 from ase import Atoms
@@ -8,7 +8,7 @@ from mlip_assets.assets.contract import check, pipeline_asset
 from mlip_assets.dynamics import close_contact
 from mlip_assets.structures import build_seeds
 from resources.campaigns import CampaignFolder
-from resources.earlier import EarlierRuns
+from resources.earlier import EarlierResults
 from resources.surrogate import SurrogateResource
 
 
@@ -18,23 +18,21 @@ from resources.surrogate import SurrogateResource
     io_manager="structures",
     code_version="1",
     required_info=("seed_name", "seed_kind"),
-    checks=[
-        ("complete", "every seed the campaign asks for is there, under a name of its own"),
-        ("physical", "no two atoms overlap"),
-    ],
+    blocking_checks=[("complete", "one seed of each kind and size in the campaign, unique names")],
+    checks=[("physical", "no two atoms overlap")],
 )
 def seeds(
     context: dg.AssetExecutionContext,
     campaigns: CampaignFolder,
     surrogate: SurrogateResource,
-    earlier: EarlierRuns,
+    earlier: EarlierResults,
 ) -> dg.MaterializeResult[list[Atoms]]:
-    """Crystal, strained, vacancy, rattled, liquid-like and gas-phase starting structures.
+    """Initial structures: crystals, strained, defective, disordered and isolated ones.
 
-    Disordered seeds are relaxed by the surrogate. The same campaign gives the same seeds.
+    The surrogate relaxes disordered seeds. The same campaign gives the same seeds.
     """
-    campaign = campaigns.current(context)
-    earlier.check(campaign)  # now, and not after hours of exploration
+    campaign = campaigns.begin_or_resume_round(context)
+    earlier.check(campaign)  # before hours of exploration
     potential = surrogate.resolve(campaign)
     structures = build_seeds(campaign, calculator=potential.calculator())
 
@@ -47,11 +45,11 @@ def seeds(
     return dg.MaterializeResult(
         value=structures,
         metadata={
+            "picture": figures.markdown(figures.seed_pictures(structures)),
             "n_seeds": len(structures),
+            **potential.metadata(),
             "campaign_sha256": campaign.fingerprint,
             "seeds": figures.seed_table(structures),
-            "picture": figures.markdown(figures.seed_pictures(structures)),
-            **potential.metadata(),
         },
         check_results=[
             check("complete", len(set(names)) == campaign.n_seeds, seeds=names),

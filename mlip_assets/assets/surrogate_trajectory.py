@@ -16,14 +16,14 @@ from resources.surrogate import SurrogateResource
 
 @pipeline_asset(
     group="exploration",
-    kinds={"pytorch", "mace", "parquet"},
+    kinds={"pytorch", "parquet"},
     io_manager="trajectory",
     code_version="2",
     pool="gpu",
-    checks=[
-        ("frames_physical", "a sample of the stored frames is finite and without close contacts"),
-        ("walkers_finished", "at least half of the walkers ran to their last step"),
+    blocking_checks=[
+        ("frames_physical", "a sample of the stored frames is finite and without close contacts")
     ],
+    checks=[("walkers_finished", "at least half of the walkers completed their last step")],
 )
 def surrogate_trajectory(
     context: dg.AssetExecutionContext,
@@ -33,14 +33,16 @@ def surrogate_trajectory(
     compute: ComputeResource,
     storage: Storage,
 ) -> dg.MaterializeResult[Trajectory]:
-    """Langevin dynamics of every seed × temperature × pressure × replica with a surrogate.
+    """Molecular dynamics with the surrogate: one walker per seed, temperature, pressure and replica.
 
-    Frames are written as they are made, with an observation of the steps done and the time to go
-    every ten seconds. A walker that breaks a guard (NaN, a force, temperature,
-    volume or energy out of bounds, atoms too near or gone) goes on from its last good frame, slower
-    and colder, a few times, then stops and keeps its good part. A killed run resumes.
+    A guard stops a walker at an unphysical configuration: NaN, atoms too close or lost, or a force,
+    temperature, volume or energy out of bounds. The walker resumes from its last valid frame with
+    a shorter time step and a lower temperature, a few times; then it ends, and its valid frames
+    are kept. An interrupted run is resumed. The steps done are reported every ten seconds.
+
+    - `seeds`: initial structures of the walkers
     """
-    campaign = campaigns.current(context)
+    campaign = campaigns.begin_or_resume_round(context)
     potential = surrogate.resolve(campaign)
     exploration = Exploration.plan(campaign, seeds, potential)
     with GpuWatch(potential.devices) as gpu:
@@ -60,21 +62,21 @@ def surrogate_trajectory(
     return dg.MaterializeResult(
         value=trajectory,
         metadata={
+            "picture": figures.markdown(figures.trajectory_plot(trajectory)),
+            "radial_distribution": figures.markdown(figures.rdf_plot(trajectory, seeds)),
             "n_frames": trajectory.n_frames,
             "n_walkers": len(exploration.walkers),
             "n_walkers_stopped": len(stopped),
             "n_guards_broken": sum(broken.values()),
-            "guards_broken": dg.MetadataValue.json(broken),
+            "guards_broken": broken,
             "simulated_ps": _simulated_ps(trajectory),
             "steps_per_s_per_worker": sum(w.n_steps for w in trajectory.walkers) / walkers_s,
             "atom_steps_per_s_per_worker": atom_steps / walkers_s,
-            "walkers": figures.walker_table(trajectory),
-            "guard_events": figures.guard_table(trajectory),
-            "picture": figures.markdown(figures.trajectory_plot(trajectory)),
-            "radial_distribution": figures.markdown(figures.rdf_plot(trajectory, seeds)),
-            "engine": exploration.md_backend,
+            "md_backend": exploration.md_backend,
             **potential.metadata(),
             **gpu.summary(),
+            "walkers": figures.walker_table(trajectory),
+            "guard_events": figures.guard_table(trajectory),
         },
         check_results=[
             check(
@@ -91,7 +93,7 @@ def surrogate_trajectory(
 
 
 def _simulated_ps(trajectory: Trajectory) -> float:
-    """Time of the last stored frame of every walker, summed: a retry shortens the step."""
+    """Sum of the times of the last stored frames; not steps × time step, which a retry shortens."""
     scalars = trajectory.scalars()
     last = scalars.group_by("walker").aggregate([("time_fs", "max")])["time_fs_max"]
     return float(sum(last.to_pylist())) / 1000

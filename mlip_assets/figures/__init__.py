@@ -1,6 +1,6 @@
 """Every picture and table shown as metadata in the UI, by what it is of."""
 
-from mlip_assets.figures.canvas import markdown, table
+from mlip_assets.figures.canvas import markdown, rounded, table
 from mlip_assets.figures.descriptors import descriptor_plot, descriptor_table
 from mlip_assets.figures.labels import failure_table, label_plot, label_table
 from mlip_assets.figures.maps import (
@@ -45,6 +45,7 @@ __all__ = [
     "pick_table",
     "rdf_plot",
     "report_pictures",
+    "rounded",
     "seed_pictures",
     "seed_table",
     "selection_map",

@@ -1,4 +1,4 @@
-"""A picture without pyplot, a table of readable numbers, and how both reach the UI."""
+"""Canvas of a picture without pyplot, tables, rounded numbers, and their form as metadata."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-#: Rows shown of a long table; the whole is in the stored file.
+#: Rows shown of a long table; the stored file has all.
 TABLE_ROWS = 100
-#: Colours that people with any colour vision tell apart (P. Tol, "muted").
+#: Significant figures of a number by itself, and of numbers that are compared in a table.
+FIGURES, TABLE_FIGURES = 3, 5
+#: Colours that people with any colour vision can distinguish (P. Tol, "muted").
 COLOURS = (
     "#332288", "#88CCEE", "#117733", "#DDCC77", "#CC6677", "#44AA99", "#882255", "#999933",
     "#AA4499",
@@ -25,27 +27,53 @@ COLOURS = (
 
 
 def markdown(picture: bytes) -> dg.MetadataValue:
-    """A picture the UI opens in a dialog."""
+    """A picture that the UI opens in a dialog."""
     encoded = base64.b64encode(picture).decode()
     return dg.MetadataValue.md(f"![picture](data:image/png;base64,{encoded})")
 
 
 def table(
-    rows: Iterable[dict[str, Any]] | pd.DataFrame, most: int = TABLE_ROWS
+    rows: Iterable[dict[str, Any]] | pd.DataFrame, max_rows: int = TABLE_ROWS
 ) -> dg.MetadataValue:
-    """The first rows of a table, numbers rounded to what a reader compares."""
-    if hasattr(rows, "to_dict"):
-        rows = rows.head(most).to_dict("records")
-    kept = list(islice(rows, most))
+    """The first rows of a table, with rounded numbers; None is an empty cell."""
+    import pandas as pd
+
+    if isinstance(rows, pd.DataFrame):
+        shown = rows.head(max_rows).astype(object)
+        rows = shown.where(shown.notna(), None).to_dict("records")
+    kept = list(islice(rows, max_rows))
     if not kept:
         return dg.MetadataValue.text("none")
     return dg.MetadataValue.table(
-        [dg.TableRecord({key: _readable(value) for key, value in row.items()}) for row in kept]
+        [
+            dg.TableRecord(
+                {
+                    key: "" if value is None else rounded(value, TABLE_FIGURES)
+                    for key, value in row.items()
+                }
+            )
+            for row in kept
+        ]
     )
 
 
+def rounded(value: Any, figures: int = FIGURES) -> Any:
+    """``value`` with its numbers rounded to significant figures, as plain Python numbers.
+
+    The integer part of a number keeps all digits: 0.36574 is 0.366, 12.345 is 12.3 and 1046.11 is
+    1046. Dictionaries, lists and tuples are rounded item by item.
+    """
+    if isinstance(value, dict):
+        return {key: rounded(item, figures) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item, figures) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.{figures}g}" if abs(value) < 10**figures else f"{value:.0f}")
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def canvas(rows: int, columns: int, width: float, height: float) -> tuple[Figure, Sequence[Any]]:
-    """A figure without pyplot, whose global state does not suit a long-lived server."""
+    """A figure without pyplot, whose global state does not suit a server process."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -62,7 +90,7 @@ def png(figure: Figure) -> bytes:
 
 
 def legend(axis: Any) -> None:
-    """Above the axes, where it hides nothing."""
+    """Draw the legend above the axes, where it covers no data."""
     axis.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1),
@@ -72,11 +100,3 @@ def legend(axis: Any) -> None:
         borderpad=0.1,
         reverse=True,
     )
-
-
-def _readable(value: Any) -> Any:
-    if value is None or value != value:  # noqa: PLR0124  not a number: the value is missing
-        return ""
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.5g}")
-    return value.item() if isinstance(value, np.generic) else value

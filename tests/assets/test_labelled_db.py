@@ -18,7 +18,7 @@ from mlip_assets.labelling import LabelledDatabase
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
 from resources.dft import DftResource
-from resources.earlier import EarlierRuns
+from resources.earlier import EarlierResults
 
 TOY_ENGINE = Path(__file__).parents[1] / "labelling"
 CAMPAIGN = """\
@@ -73,7 +73,7 @@ def materialize(tmp_path, monkeypatch):
                     ledger_path=str(tmp_path / "ledger" / "labels.db"),
                     calls_file=str(tmp_path / "calls.txt"),
                 ),
-                "earlier": EarlierRuns(storage=storage),
+                "earlier": EarlierResults(storage=storage),
                 "io_manager": dg.mem_io_manager,
             },
             partition_key="copper",
@@ -102,7 +102,7 @@ def test_the_account_of_a_run_is_shown(materialize):
     crushed = toy_frame("Cu", 6)
     crushed.positions[1] = crushed.positions[0] + [0.4, 0, 0]
     made, checks, told = materialize([*frames, crushed], n_explored=1000)
-    assert made["dft_calls_made"] == 3 + 1 + 2  # frames, the one that fails, free atoms
+    assert made["dft_calls_made"] == 3 + 1 + 2  # frames, the one that fails, isolated atoms
     assert (made["dft_calls_saved"], made["n_duplicates"]) == (1, 1)
     assert made["failed_by_reason"] == {"error": 1, "close_contact": 1}
     assert made["frames_explored_per_label"] == 1000 / 4
@@ -111,7 +111,7 @@ def test_the_account_of_a_run_is_shown(materialize):
     assert made["ledger_of_all_campaigns"]["calls_started"] == 6
     assert "core_hours_expected" not in made, "nothing was known before"
     assert not checks["labels_converged"].passed
-    assert checks["bound"].passed
+    assert checks["binding_energy_plausible"].passed
     assert told[-1].metadata["labels_done"].value == told[-1].metadata["labels_total"].value == 6
     assert told[-1].partition == "copper"
 
@@ -127,7 +127,7 @@ def test_a_budget_of_nothing_leaves_a_page_that_says_so(materialize):
     made, checks, _ = materialize([toy_frame("Cu", 1)], labelling="{budget: 0}")
     assert (made["n_labelled"], made["n_deferred"], made["dft_calls_made"]) == (0, 1, 0)
     assert made["settings"]["budget_calls"] == 0
-    assert not checks["bound"].passed
+    assert not checks["binding_energy_plausible"].passed
     assert made["picture"].startswith("![picture](data:image/png;base64,")
     finished, _, _ = materialize([toy_frame("Cu", 1)], labelling="{budget_core_hours: 1.0}")
     assert (finished["n_labelled"], finished["n_deferred"]) == (1, 0)

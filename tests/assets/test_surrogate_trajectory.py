@@ -63,7 +63,7 @@ def test_steps_are_observed_while_walkers_move(materialize):
     assert done[-1] == seen[-1].metadata["steps_total"].value == 80
     assert "exploration: 80/80 steps (100 %)" in seen[-1].description
     (event,) = result.asset_materializations_for_node("surrogate_trajectory")
-    assert event.metadata["engine"].value == "torchsim"  # four walkers of eight atoms
+    assert event.metadata["md_backend"].value == "torchsim"  # four walkers of eight atoms
     assert event.metadata["atom_steps_per_s_per_worker"].value > 0
     again = _observed(materialize())
     assert {observation.metadata["steps_done"].value for observation in again} <= {80}

@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1200)]
 CHECKS = {
     "seeds": ("complete", "physical"),
     "surrogate_trajectory": ("frames_physical", "walkers_finished"),
-    "descriptor_matrix": ("one_row_a_frame",),
+    "descriptor_matrix": ("one_row_per_frame",),
     "pca_embedding": ("variance_explained",),
     "clusters": ("no_empty_cluster",),
     "selected_frames": ("exact_count", "every_cluster_represented"),
-    "labelled_db": ("labels_converged", "isolated_energies", "bound"),
+    "labelled_db": ("labels_converged", "isolated_energies", "binding_energy_plausible"),
     "model": (),
-    "model_report": ("pair_curves", "stable_at_every_temperature", "energy_kept"),
+    "model_report": ("pair_curves", "stable_at_every_temperature", "energy_conserved"),
 }
 SLOWLY_MS = 60_000
 RUN_MS = 600_000

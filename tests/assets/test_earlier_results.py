@@ -17,6 +17,7 @@ from mlip_assets.assets.seeds import seeds
 from mlip_assets.campaign import CampaignError
 from mlip_assets.definitions import defs
 from mlip_assets.dynamics import plan_walkers, run_walkers
+from mlip_assets.figures import rounded
 from mlip_assets.sampling import project_frames
 from mlip_assets.trajectory import round_of
 from resources.campaigns import REFRESH_TAG, CampaignFolder
@@ -159,9 +160,10 @@ def test_a_refresh_labels_what_the_rounds_before_left_out(project):
         assert {round_of(frame) for frame in now} == {number}
         assert 1 <= len(now) <= 3
         assert made["pca_embedding"]["pca_from"] == "onward"
-        share = made["clusters"]["known_share"]
-        assert share == project.campaigns.rounds("onward").rounds[number].covered_fraction
-        assert 0 < share < 1
+        fraction = made["clusters"]["covered_fraction"]
+        recorded = project.campaigns.rounds("onward").rounds[number].covered_fraction
+        assert fraction == rounded(recorded)
+        assert 0 < fraction < 1
         assert made["clusters"]["n_known_frames"] == labelled
         assert made["labelled_db"]["n_kept_of_earlier_runs"] == labelled
         labelled += len(now)
@@ -177,7 +179,7 @@ def test_a_refresh_labels_what_the_rounds_before_left_out(project):
         again = project.run("onward", refresh=refresh)
         assert project.selected("onward") == now
         assert again["labelled_db"]["n_labelled"] == labelled
-        assert again["clusters"]["known_share"] == share
+        assert again["clusters"]["covered_fraction"] == fraction
     assert project.n_calls() == calls
 
 
@@ -188,7 +190,7 @@ def test_only_what_lies_beyond_the_labels_is_chosen(project):
     project.campaigns.record(campaign, finished=True)
     project.run("frontier", refresh=True)
     earlier = project.earlier.own_labelled_frames(campaign.in_round(1))
-    axes = project.earlier.axes(campaign.in_round(1))
+    axes = project.earlier.pca(campaign.in_round(1))
     frames = read(project.folder / "data" / "frontier" / "selected_frames.extxyz", ":")
     places, known = (
         project_frames(atoms, axes, campaign.descriptors, campaign.elements)
@@ -213,7 +215,7 @@ def test_another_campaigns_labels_count_as_taken_on_its_own_axes(project):
         np.load(project.folder / "data" / n / "pca_embedding.npz") for n in ("copper", "beyond")
     )
     assert all(np.array_equal(theirs[name], ours[name]) for name in theirs.files)
-    assert project.earlier.axes(beyond) is not None
+    assert project.earlier.pca(beyond) is not None
 
 
 @pytest.mark.usefixtures("copper")
@@ -236,16 +238,16 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
             instance=project.instance,
         )
     aluminium = project.write("aluminium", "exclude_labelled_in: [copper]", composition="Al")
-    with pytest.raises(CampaignError, match="holds Cu, which the composition Al lacks"):
+    with pytest.raises(CampaignError, match="contains Cu, which the composition Al lacks"):
         project.earlier.check(aluminium)
     nowhere = project.write("nowhere", "pca_from: silver")
     with pytest.raises(
-        CampaignError, match=r"nowhere.yaml: sampling.pca_from: campaign 'silver' has no map"
+        CampaignError, match=r"nowhere.yaml: sampling.pca_from: campaign 'silver' has no embedding"
     ):
         project.earlier.check(nowhere)
     wider = project.write("wider", "pca_from: copper", r_cut=4.5)
     with pytest.raises(
-        CampaignError, match=r"described with r_cut = 3.5, this one is with r_cut = 4.5"
+        CampaignError, match=r"descriptors with r_cut = 3.5, this campaign with r_cut = 4.5"
     ):
         project.earlier.check(wider)
     project.earlier.check(project.write("new", "pca_from: new"))
@@ -253,9 +255,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
 
 def test_a_refresh_before_the_first_run_has_ended_is_told(project):
     fresh = project.write("fresh")
-    with pytest.raises(
-        CampaignError, match=r"first run was never finished.*make run CAMPAIGN=fresh"
-    ):
+    with pytest.raises(CampaignError, match=r"first run is not finished.*make run CAMPAIGN=fresh"):
         project.campaigns.coverage_radius(fresh)
 
 
