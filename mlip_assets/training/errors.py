@@ -72,6 +72,7 @@ def evaluate(
     >>> from ase.build import bulk
     >>> from ase.calculators.emt import EMT
     >>> from ase.calculators.lj import LennardJones
+    >>> from mlip_assets import evaluate
     >>> frames = []
     >>> for number in range(4):
     ...     frame = bulk("Cu", cubic=True)
@@ -80,7 +81,7 @@ def evaluate(
     ...     frame.info["REF_energy"] = frame.get_potential_energy()
     ...     frame.arrays["REF_forces"] = frame.get_forces()
     ...     frames.append(frame)
-    >>> potential = LennardJones(sigma=2.3, epsilon=0.4, rc=6.0)
+    >>> potential = LennardJones(sigma=2.28, epsilon=0.15, rc=6.0)
     >>> metrics = evaluate(potential, {"train": frames[:3], "test": frames[3:]})
     >>> metrics["splits"]["test"]["n_frames"]
     1
@@ -129,29 +130,29 @@ def compute_metrics(
     mean_stress = labelled_stress.mean(axis=0) if len(labelled_stress) else np.zeros((3, 3))
     result: dict[str, Any] = {name: {} for name in ("splits", "mean_predictor", *_GROUPINGS)}
     for name, frames in frames_by_split.items():
-        known = references(frames)
+        reference = references(frames)
         mean = Properties(
-            np.full_like(known.energies, mean_energy),
-            np.zeros_like(known.forces),
-            np.broadcast_to(mean_stress, known.stresses.shape),
+            np.full_like(reference.energies, mean_energy),
+            np.zeros_like(reference.forces),
+            np.broadcast_to(mean_stress, reference.stresses.shape),
         )
-        result["splits"][name] = compute_errors(known, predicted[name])
-        result["mean_predictor"][name] = compute_errors(known, mean)
+        result["splits"][name] = compute_errors(reference, predicted[name])
+        result["mean_predictor"][name] = compute_errors(reference, mean)
         if name != "train":
             for grouping, key in _GROUPINGS.items():
-                result[grouping][name] = _errors_by(key, frames, known, predicted[name])
+                result[grouping][name] = _errors_by(key, frames, reference, predicted[name])
     return result
 
 
 def _errors_by(
-    key: str, frames: Sequence[Atoms], known: Properties, predicted: Properties
+    key: str, frames: Sequence[Atoms], reference: Properties, predicted: Properties
 ) -> dict[str, dict[str, Any]]:
     values = [frame.info.get(key, "unknown") for frame in frames]
     labels = np.array([v if isinstance(v, str) else f"{v:g}" for v in values])
     of_atoms = np.repeat(labels, [len(frame) for frame in frames])
     return {
         str(label): compute_errors(
-            *(_select(p, labels == label, of_atoms == label) for p in (known, predicted))
+            *(_select(p, labels == label, of_atoms == label) for p in (reference, predicted))
         )
         for label in np.unique(labels)
     }
@@ -165,16 +166,16 @@ def _select(
     )
 
 
-def compute_errors(known: Properties, predicted: Properties) -> dict[str, Any]:
+def compute_errors(reference: Properties, predicted: Properties) -> dict[str, Any]:
     """RMSE, MAE and P99 with the keys and units of :func:`evaluate`."""
-    stress = (predicted.stresses - known.stresses)[np.isfinite(known.stresses)]
+    stress = (predicted.stresses - reference.stresses)[np.isfinite(reference.stresses)]
     errors = {
-        ("energy", "meV_per_atom"): (predicted.energies - known.energies) * 1e3,
-        ("force", "meV_per_A"): (predicted.forces - known.forces) * 1e3,
+        ("energy", "meV_per_atom"): (predicted.energies - reference.energies) * 1e3,
+        ("force", "meV_per_A"): (predicted.forces - reference.forces) * 1e3,
         ("stress", "meV_per_A3"): stress * 1e3,
         ("stress", "GPa"): stress / units.GPa,
     }
-    found: dict[str, Any] = {"n_frames": len(known.energies)}
+    found: dict[str, Any] = {"n_frames": len(reference.energies)}
     for (quantity, unit), error in errors.items():
         for name, measure in _MEASURES.items():
             value = _number(measure(np.abs(error))) if error.size else None
