@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from mlip_assets.common.files import write_atomically
-from mlip_assets.surrogates.mace_calculator import keep_kernels, mace_calculator
+from mlip_assets.surrogates.mace_calculator import disable_jit_fusion, mace_calculator
 
 #: Largest difference of the export from the model, relative to the largest force; both in float64.
 TOLERANCE = 1e-6
@@ -73,7 +73,7 @@ def evaluate_export(exported: Path, atoms: Atoms) -> tuple[float, Any]:
     from mace import data
     from mace.tools import torch_geometric, utils
 
-    keep_kernels()
+    disable_jit_fusion()
     module = torch.jit.load(str(exported), map_location="cpu")
     numbers, r_max = module.atomic_numbers.tolist(), float(module.r_max)
     default = torch.get_default_dtype()

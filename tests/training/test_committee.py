@@ -14,10 +14,9 @@ from scipy.stats import spearmanr
 
 from mlip_assets.release import PromotedModels
 from mlip_assets.release.promotion import Promotion
-from mlip_assets.surrogates import force_spread
+from mlip_assets.surrogates import find_surrogate, force_spread
 from mlip_assets.surrogates.batch import evaluate
 from mlip_assets.surrogates.committee import Committee
-from mlip_assets.surrogates.finding import find_surrogate
 from mlip_assets.training import TrainedModel, TrainingError, fit_mace
 from mlip_assets.training.committee import MEMBER_FRACTION, calibrate, member_splits
 from mlip_assets.training.splits import Split, split_labels

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.io import read, write
 
 from mlip_assets.campaign import TrainingSettings
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 from mlip_assets.surrogates.mace_calculator import mace_calculator
 from mlip_assets.training import fit_mace
 from mlip_assets.training.errors import predict_with
