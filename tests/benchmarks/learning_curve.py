@@ -1,14 +1,13 @@
-"""Held-out errors of MACE against the number of DFT labels, for every way to select them.
+"""Held-out errors of MACE against the number of DFT labels, for each selection method.
 
     python tests/benchmarks/learning_curve.py --work data/learning-curve --figure curve.png
 
-For each seed, silicon is explored from its crystal, strained, rattled, vacant and molten cells at
-four temperatures, and ``direct``, ``random`` and ``uniform_stride`` choose frames from that pool.
-GPAW labels what any of them chose; the same frame is never paid for twice. MACE is tuned from the
-bundled surrogate on each choice, and on DIRECT's also fitted from random weights, with as many
-gradient steps whatever the number of labels, and measured on frames of two further explorations
-that no choice has seen. Everything is kept in ``--work``: a
-killed run goes on from there.
+For each random seed, silicon is explored from crystal, strained, rattled, vacancy and liquid cells at four
+temperatures; ``direct``, ``random`` and ``uniform_stride`` select frames from this pool. GPAW labels the
+selected frames, each frame once. MACE is fine-tuned from the bundled surrogate on each selection, and on that of
+DIRECT also trained from random weights. The number of gradient steps does not depend on the number of
+labels. The test frames are from two other explorations, from which no frame is selected. All results
+are kept in ``--work``; an interrupted run resumes.
 """
 
 # ruff: noqa: T201 - a script prints
@@ -30,21 +29,21 @@ from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.labelling import GpawEngine, LabelLedger, label_frames
 from mlip_assets.sampling import direct_select
 from mlip_assets.structures import build_seeds
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 from mlip_assets.training import evaluate, fit_mace
 from mlip_assets.trajectory import Trajectory
 
 METHODS = ("direct", "random", "uniform_stride")
-#: Gradient steps of every fit, whatever the number of labels.
+#: Gradient steps of every fit, for any number of labels.
 STEPS, BATCH = {"tuned": 400, "scratch": 1200}, 4
-#: Cheap and the same for all: what is compared is the choice, not the functional.
+#: Cheap and the same for all, because selections are compared, not functionals.
 ENGINE = GpawEngine(
     "PBE", cutoff_eV=250, k_spacing_per_A=0.6, smearing_eV=0.1, energy_convergence_eV=1e-5
 )
 
 
 def campaign(seed: int) -> Campaign:
-    """An exploration of silicon that differs from others by its random numbers alone."""
+    """An exploration of silicon that differs from others only by its random numbers."""
     return Campaign(
         name=f"silicon-{seed}",
         composition="Si",
@@ -64,11 +63,11 @@ def campaign(seed: int) -> Campaign:
 
 
 def explore(seed: int, work: Path) -> tuple[Trajectory, np.ndarray]:
-    """The pool of one seed, and its descriptors (n_frames, n_features)."""
+    """The pool of one random seed, and its descriptors (n_frames, n_features)."""
     planned = campaign(seed)
     surrogate = find_surrogate("bundled", device="cpu", dtype="float32")
-    engine = surrogate.engine("auto", [8] * 8)
-    calculator = surrogate.calculator(0, engine)
+    md_backend = surrogate.md_backend("auto", [8] * 8)
+    calculator = surrogate.calculator(0, md_backend)
     seeds = build_seeds(planned, calculator=surrogate.calculator())
     walkers = plan_walkers(planned, seeds, surrogate.sha256)
     frames = run_walkers(walkers, lambda: calculator, work / f"frames-{seed}")
@@ -79,15 +78,15 @@ def explore(seed: int, work: Path) -> tuple[Trajectory, np.ndarray]:
     return frames, rows
 
 
-def choose(method: str, n_samples: int, frames: Trajectory, rows: np.ndarray, seed: int) -> Any:
-    """Identifiers of the chosen frames."""
+def select(method: str, n_samples: int, frames: Trajectory, rows: np.ndarray, seed: int) -> Any:
+    """Identifiers of the selected frames."""
     ids = np.concatenate([b["frame_id"].to_numpy() for b in frames.iter_batches(["frame_id"])])
-    chosen = direct_select(rows, n_samples, method=method, seed=seed, frame_ids=ids)
-    return ids[chosen.indices].tolist()
+    selection = direct_select(rows, n_samples, method=method, seed=seed, frame_ids=ids)
+    return ids[selection.indices].tolist()
 
 
 def label(frames: Sequence[Atoms], work: Path, n_workers: int) -> tuple[list[Atoms], dict]:
-    """Labelled frames and the energies of the isolated atoms."""
+    """Labelled frames and the isolated-atom energies, eV."""
     ledger = LabelLedger(work / "labels.db")
     made = label_frames(frames, ENGINE, ledger, n_workers=n_workers)
     return made.labelled, made.isolated_energies
@@ -119,7 +118,7 @@ def measure(
 
 
 def main() -> None:
-    """Explore, choose, label, fit, and print the table."""
+    """Explore, select, label, fit, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--samples", type=int, nargs="+", default=[10, 20, 40, 80])
@@ -132,20 +131,20 @@ def main() -> None:
     test_frames = []
     for seed in (1001, 1002):
         frames, rows = explore(seed, given.work)
-        test_frames += frames.frames(choose("random", given.test, frames, rows, seed))
-    choices: dict[tuple[str, int, int], list[Atoms]] = {}
+        test_frames += frames.frames(select("random", given.test, frames, rows, seed))
+    selections: dict[tuple[str, int, int], list[Atoms]] = {}
     for seed in range(given.seeds):
         frames, rows = explore(seed, given.work)
         for method in METHODS:
             for n_samples in given.samples:
-                ids = choose(method, n_samples, frames, rows, seed)
-                choices[method, n_samples, seed] = frames.frames(ids)
+                ids = select(method, n_samples, frames, rows, seed)
+                selections[method, n_samples, seed] = frames.frames(ids)
     print({"pool": len(rows), "test": len(test_frames)}, flush=True)
     test, isolated = label(test_frames, given.work, given.workers)
-    found = {}
-    for key, frames in choices.items():
-        found[key] = label(frames, given.work, given.workers)[0]
-        print("labelled", key, len(found[key]), flush=True)
+    labelled_frames = {}
+    for key, frames in selections.items():
+        labelled_frames[key] = label(frames, given.work, given.workers)[0]
+        print("labelled", key, len(labelled_frames[key]), flush=True)
     if given.until == "label":
         return
     file = given.work / "errors.json"
@@ -154,8 +153,8 @@ def main() -> None:
         given.work / "bundled.model"
     )
     starts = {"tuned": tuned, "scratch": None}
-    for n_samples in given.samples:  # small ones first, for all methods
-        for (method, n, seed), labelled in found.items():
+    for n_samples in given.samples:  # small numbers first, for all methods
+        for (method, n, seed), labelled in labelled_frames.items():
             for start, foundation in starts.items():
                 if n != n_samples or (start == "scratch" and method != "direct"):
                     continue
@@ -175,7 +174,7 @@ QUANTITIES = {
 
 
 def report(errors: dict[str, Any], samples: Sequence[int], figure: Path | None) -> None:
-    """Print mean ± standard deviation over the seeds and the labels saved, and draw them."""
+    """Print and plot mean ± standard deviation over the random seeds, and the number of labels needed."""
     of = {}
     for quantity in QUANTITIES:
         curves: dict[str, dict[int, list[float]]] = {}
@@ -203,7 +202,7 @@ def report(errors: dict[str, Any], samples: Sequence[int], figure: Path | None) 
 
 
 def labels_needed(by_size: dict[int, list[float]], target: float) -> float:
-    """Labels at which the mean error comes down to a target, between two sizes by a power law."""
+    """Number of labels at which the mean error equals a target, interpolated by a power law."""
     sizes = sorted(by_size)
     means = np.log([np.mean(by_size[n]) for n in sizes])
     for low, high in zip(range(len(sizes)), range(1, len(sizes)), strict=False):
@@ -221,7 +220,7 @@ def _draw(of: dict[str, dict[str, dict[int, list[float]]]], file: Path) -> None:
         for shift, (label_of, by_size) in enumerate(of[quantity].items()):
             sizes = sorted(by_size)
             axis.errorbar(
-                np.array(sizes) * 1.02**shift,  # else the bars hide one another
+                np.array(sizes) * 1.02**shift,  # so that error bars do not overlap
                 [np.mean(by_size[n]) for n in sizes],
                 [np.std(by_size[n], ddof=1) if len(by_size[n]) > 1 else 0 for n in sizes],
                 label=label_of,
