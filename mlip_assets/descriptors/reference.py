@@ -1,17 +1,19 @@
-"""The SOAP power spectrum as its equations read: slow, and there to be believed.
+"""Reference implementation of the SOAP power spectrum: slow, and close to the equations.
 
-The density of the atoms i of one species around a centre, and its expansion,
+The density of the atoms i of one species around a centre has the expansion
 
-    ρ(r) = Σ_i exp(-|r - r_i|² / 2σ²),    c_nlm = ∫ g_nl(r) Y_lm(r̂) ρ(r) d³r,
+    ρ(r) = Σ_i exp(-|r - r_i|² / 2σ²),    c_nlm = ∫ g_nl(r) Y_lm(r̂) ρ(r) d³r
 
-are those of Bartók, Kondor and Csányi, Phys. Rev. B 87, 184115 (2013). The radial
-functions g_nl and the normalisation of the power spectrum are those of Himanen et al., Comput.
-Phys. Commun. 247, 106949 (2020), section on SOAP, as dscribe 2.1.2 computes them without
-compression. Only the checks of the input are shared with other implementations.
+(Bartók, Kondor and Csányi, Phys. Rev. B 87, 184115 (2013)). The radial functions g_nl and the
+normalisation of the power spectrum are those of Himanen et al., Comput. Phys. Commun. 247, 106949
+(2020), section on SOAP, as dscribe 2.1.2 computes them without compression. Other implementations
+share only the checks of the input and the radial basis with this one.
 
-Sums over radial functions cancel, so that float64 leaves 10⁻¹² of a spectrum with ``n_max`` 10.
-Everything but the positions is therefore computed in NumPy's longest floating-point type, which has
-64 bits for the mantissa on x86.
+Precision: sums over radial functions cancel. In float64, a spectrum with ``n_max`` 10 therefore has
+a relative error of about 10⁻¹². Here the expansion coefficients and the power spectra are computed
+in NumPy's ``longdouble``, which has a mantissa of 64 bits on x86-64. Neighbour vectors, the radial
+basis α and β (:func:`gto_basis`) and constant factors are float64. The result is rounded to
+``dtype``.
 """
 
 # ruff: noqa: E741 - l is the angular momentum
@@ -35,9 +37,9 @@ from mlip_assets.descriptors.frames import (
 )
 
 Array = NDArray[np.floating[Any]]
-Extended = np.longdouble
+LongDouble = np.longdouble
 
-#: Both the radial functions and the atomic Gaussians count as gone at this fraction of one.
+#: Radial functions and atomic Gaussians are neglected below this fraction of their maximum.
 _DECAYED = 1e-3
 
 
@@ -56,12 +58,13 @@ def soap_power_spectrum(
     dtype: DTypeLike = np.float64,
     n_threads: int = 1,
 ) -> NDArray[np.floating[Any]]:
-    """SOAP power spectra, to check :func:`mlip_assets.descriptors.soap.soap_power_spectrum` by.
+    """SOAP power spectra to validate :func:`mlip_assets.descriptors.soap.soap_power_spectrum`.
 
     Parameters
     ----------
     positions, cells, pbc, numbers, species, r_cut, n_max, l_max, sigma, average, dtype
-        As there: Å and atomic numbers. Everything is computed in float64.
+        Those of that function. ``dtype`` is the type of the result only; see the module on the
+        precision of the computation.
     n_threads
         Checked, and otherwise ignored: there is one thread.
 
@@ -73,7 +76,7 @@ def soap_power_spectrum(
     Raises
     ------
     ValueError
-        As there; also where the radial functions are linearly dependent in float64.
+        Those of that function; also if the radial functions are linearly dependent in float64.
     """
     xyz, lattice, periodic, z = checked_frames(positions, cells, pbc, numbers)
     kinds = checked_species(species, z)
@@ -87,10 +90,10 @@ def soap_power_spectrum(
         dtype=np.dtype(dtype),
     )
     for frame, (x, cell, axes) in enumerate(zip(xyz, lattice, periodic, strict=True)):
-        c = [np.empty((len(z), len(kinds), n_max, 2 * l + 1), Extended) for l in range(l_max + 1)]
+        c = [np.empty((len(z), len(kinds), n_max, 2 * l + 1), LongDouble) for l in range(l_max + 1)]
         for atom, centre in enumerate(x):
             owner, vectors = neighbours(centre, x, cell, axes, radius)
-            vectors = vectors.astype(Extended)
+            vectors = vectors.astype(LongDouble)
             for kind, number in enumerate(kinds):
                 expansion = expand_density(vectors[z[owner] == number], basis, sigma)
                 for l, c_l in enumerate(expansion):
@@ -102,21 +105,21 @@ def soap_power_spectrum(
         elif average == "outer":
             features[frame] = power_spectrum(c).mean(axis=0)
         else:
-            members = (z == np.array(kinds)[:, None]).astype(Extended)
+            members = (z == np.array(kinds)[:, None]).astype(LongDouble)
             counts = np.maximum(members.sum(axis=1, keepdims=True), 1)
             features[frame] = (members / counts @ power_spectrum(c)).ravel()
     return features
 
 
 def neighbour_radius(r_cut: float, sigma: float) -> float:
-    """Where atoms end to count, Å: beyond r_cut the tail of a Gaussian still reaches inside."""
+    """Radius of the neighbours, Å: beyond r_cut, the tail of a Gaussian still overlaps the sphere."""
     return r_cut + sigma * sqrt(-2 * np.log(_DECAYED))
 
 
 def neighbours(
     centre: Array, positions: Array, cell: Array, periodic: NDArray[np.bool_], radius: float
 ) -> tuple[NDArray[np.intp], Array]:
-    """All images of all atoms within a radius of a centre, an atom at the centre included.
+    """All images of all atoms within a radius of a centre, including an atom at the centre.
 
     Parameters
     ----------
@@ -137,9 +140,9 @@ def neighbours(
     """
     to_fractions = np.linalg.inv(cell)
     plane_spacing = 1 / np.linalg.norm(to_fractions, axis=0)
-    apart = positions - centre
-    nearest = apart - np.where(periodic, np.round(apart @ to_fractions), 0.0) @ cell
-    # `nearest` lies within half a cell of the centre, so the images needed reach half a cell more
+    offset = positions - centre
+    nearest = offset - np.where(periodic, np.round(offset @ to_fractions), 0.0) @ cell
+    # `nearest` is within half a cell of the centre, so that images half a cell farther are needed
     reach = np.where(periodic, np.ceil(radius / plane_spacing + 0.5), 0).astype(int)
     images = np.array(list(product(*(range(-n, n + 1) for n in reach))))
     vectors = nearest[:, None] + images @ cell
@@ -150,24 +153,24 @@ def neighbours(
 def gto_basis(r_cut: float, n_max: int, l: int) -> tuple[Array, Array]:
     """Radial functions g_nl(r) = Σ_k β_nk r^l exp(-α_k r²), orthonormal under ∫ · r² dr.
 
-    The primitive k has decayed to 10⁻³ at the k-th of ``n_max`` radii spread evenly from 1 Å to
-    ``r_cut``, and β = S^(-1/2) (Löwdin) with the overlaps
+    The primitive k has decayed to 10⁻³ at the k-th of ``n_max`` equidistant radii from 1 Å to
+    ``r_cut``. β = S^(-1/2) (Löwdin) with the overlaps
 
         S_jk = ∫ r^(2l+2) exp(-(α_j + α_k) r²) dr = Γ(l + 3/2) / 2 (α_j + α_k)^(-l - 3/2).
 
-    The condition number of S multiplies the rounding of its elements: to about 10⁹ for
-    ``n_max`` 8, where power spectra are defined to 10⁻¹⁰ or so, and 10¹³ for 12, where it is
-    10⁻⁶. So that far more digits can be compared, S is rounded here as dscribe rounds it.
+    Rounding errors of S are multiplied by its condition number: about 10⁹ for ``n_max`` 8, where
+    power spectra are defined to about 10⁻¹⁰, and 10¹³ for 12, where they are defined to 10⁻⁶. S is
+    computed in float64 as in dscribe, so that more digits than these can be compared.
 
     Returns
     -------
     tuple
-        α, (n_max,), Å⁻², and β, (n_max, n_max).
+        α, (n_max,), Å⁻², and β, (n_max, n_max); float64.
 
     Raises
     ------
     ValueError
-        S is singular in float64.
+        The condition number of S reaches the inverse of the float64 epsilon, 4.5 · 10¹⁵.
     """
     from scipy.linalg import inv, sqrtm  # type: ignore[import-untyped]
     from scipy.special import gamma  # type: ignore[import-untyped]
@@ -191,7 +194,7 @@ def solid_harmonics(vectors: Array, l: int) -> Array:
 
         (l - m) Π_lm = (2l - 1) z Π_(l-1)m - (l + m - 1) r² Π_(l-2)m,    Π_mm = (2m - 1)!!,
 
-    which has no trouble at r = 0.
+    which is defined at r = 0.
     """
     x, y, z = vectors.T
     r2 = x**2 + y**2 + z**2
@@ -221,10 +224,10 @@ def expand_density(
         ∫ r^l exp(-α r²) Y_lm(r̂) exp(-η|r - r_i|²) d³r
             = (π/(α + η))^(3/2) (η/(α + η))^l exp(-αη/(α + η) r_i²) r_i^l Y_lm(r̂_i).
 
-    ``basis`` holds α and β of :func:`gto_basis` for every l; for every l comes one array of
-    shape (n_max, 2l + 1), its columns those of :func:`solid_harmonics`.
+    ``basis`` contains α and β of :func:`gto_basis` for each l. The result contains one array
+    (n_max, 2l + 1) for each l, with the columns of :func:`solid_harmonics`; long double.
     """
-    eta = 1 / (2 * Extended(sigma) ** 2)
+    eta = 1 / (2 * LongDouble(sigma) ** 2)
     r2 = (vectors**2).sum(axis=1)
     coefficients = []
     for l, (alpha, beta) in enumerate(basis):
@@ -239,9 +242,9 @@ def expand_density(
 def power_spectrum(c: Sequence[Array]) -> Array:
     """p_nn'l = π √(8/(2l + 1)) Σ_m c_nlm c'_n'lm for every unordered pair of channels.
 
-    ``c`` holds for every l one array (..., n_species, n_max, 2l + 1); the result is (...,
-    n_features). The pair of species varies slowest, then l, then n, then n'; of a species with
-    itself only n' ≥ n is kept.
+    ``c`` contains one array (..., n_species, n_max, 2l + 1) for each l; the result is (...,
+    n_features). The pair of species varies slowest, then l, then n, then n'. For a species with
+    itself, only n' ≥ n is kept.
     """
     n_species, n_max = c[0].shape[-3:-1]
     rows, columns = np.triu_indices(n_max)

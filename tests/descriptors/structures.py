@@ -9,25 +9,25 @@ from ase import Atoms
 from ase.build import bulk, fcc111, molecule
 
 
-def shaken(atoms: Atoms, by: float = 0.1) -> Atoms:
-    moved = atoms.copy()
-    moved.positions += np.random.default_rng(5).normal(0, by, atoms.positions.shape)
-    return moved
+def rattled(atoms: Atoms, by: float = 0.1) -> Atoms:
+    displaced = atoms.copy()
+    displaced.positions += np.random.default_rng(5).normal(0, by, atoms.positions.shape)
+    return displaced
 
 
 def silicon() -> Atoms:
-    return shaken(bulk("Si", cubic=True) * (2, 2, 2))
+    return rattled(bulk("Si", cubic=True) * (2, 2, 2))
 
 
 def copper() -> Atoms:
-    return shaken(bulk("Cu", cubic=True) * (3, 3, 3))
+    return rattled(bulk("Cu", cubic=True) * (3, 3, 3))
 
 
 def oxide() -> Atoms:
     atoms = bulk("MgO", "rocksalt", a=4.24, cubic=True) * (3, 3, 3)
     metals = np.flatnonzero(atoms.numbers == 12)
     atoms.numbers[metals] = np.random.default_rng(1).choice([12, 27, 28], len(metals))
-    return shaken(atoms)
+    return rattled(atoms)
 
 
 def triclinic() -> Atoms:
@@ -45,7 +45,7 @@ def ethanol() -> Atoms:
 
 
 def slab() -> Atoms:
-    return shaken(fcc111("Al", (3, 3, 3), vacuum=6.0))
+    return rattled(fcc111("Al", (3, 3, 3), vacuum=6.0))
 
 
 def argon() -> Atoms:

@@ -1,4 +1,4 @@
-"""Compiled once, kept on disk, shared by processes and threads, and never older than its source."""
+"""The cache of compiled kernels: shared by processes and threads, and as new as the source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CRYSTAL = {
 }
 SETTINGS: dict[str, Any] = {"species": ["Si"], "r_cut": 3.0, "l_max": 2, "sigma": 0.5}
 
-#: What every child process starts with; ``answer`` is one call and how it went.
+#: First lines of every child process; ``answer`` makes one call and returns its measurements.
 BEGINNING = f"""
 import json, multiprocessing, os, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
@@ -55,7 +55,7 @@ def expected(n_max: int) -> Any:
     return reference.soap_power_spectrum(**CRYSTAL, **SETTINGS, n_max=n_max)[0]
 
 
-def assert_right(features: Any, n_max: int = 2) -> None:
+def assert_correct(features: Any, n_max: int = 2) -> None:
     assert np.abs(np.array(features) - expected(n_max)).max() < 1e-8 * expected(n_max).max()
 
 
@@ -78,29 +78,29 @@ def result(child: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Filled by four processes at once, of which two and two compile the same."""
+    """Filled by four concurrent processes; two of them compile each kernel."""
     folder = tmp_path_factory.mktemp("compiled")
     sizes = (2, 3, 2, 3)
     children = [start(folder, ONE_CALL, n_max) for n_max in sizes]
     for n_max, child in zip(sizes, children, strict=True):
-        told = result(child)
-        assert_right(told["features"], n_max)
-        assert told["n_compiled"] > 0
+        measured = result(child)
+        assert_correct(measured["features"], n_max)
+        assert measured["n_compiled"] > 0
     return folder
 
 
 @pytest.mark.slow
-def test_what_several_processes_compiled_at_once_is_loaded(cache: Path) -> None:
+def test_cache_filled_by_concurrent_processes_is_loaded(cache: Path) -> None:
     for n_max in (2, 3):
-        told = result(start(cache, ONE_CALL, n_max))
-        assert_right(told["features"], n_max)
-        assert told["n_compiled"] == 0
-        assert told["cpu_s"] < 3  # half a second on an idle machine
-    # two kernels that are kept by one name can be mixed up by processes that write at once
+        measured = result(start(cache, ONE_CALL, n_max))
+        assert_correct(measured["features"], n_max)
+        assert measured["n_compiled"] == 0
+        assert measured["cpu_s"] < 3  # 0.5 s on an idle machine
+    # two kernels with one name could be confused by processes that write concurrently
     assert len(list(cache.rglob("*.nbi"))) == 2
 
 
-def test_arrays_of_any_layout_take_the_same_kernel(cache: Path) -> None:
+def test_kernel_is_shared_by_arrays_of_any_memory_order(cache: Path) -> None:
     layouts = """
 frames = np.repeat([call.keywords["positions"]], 6, axis=0)
 fixed = frames.copy()
@@ -113,9 +113,9 @@ calls += [
 ]
 print(json.dumps([answer(n_max=2, **changes) for changes in calls]))
 """
-    for told in result(start(cache, layouts)):
-        assert_right(told["features"])
-        assert told["n_compiled"] == 0
+    for measured in result(start(cache, layouts)):
+        assert_correct(measured["features"])
+        assert measured["n_compiled"] == 0
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ if os.fork() == 0:
     os.write(writing, json.dumps(answer(n_max=2)).encode())
     os._exit(0)
 os.close(writing)
-with open(reading) as child: told = json.load(child)
-print(json.dumps([before, told, answer(n_max=2)]))
+with open(reading) as child: measured = json.load(child)
+print(json.dumps([before, measured, answer(n_max=2)]))
 """,
             id="fork",
             marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
@@ -150,16 +150,16 @@ print(json.dumps([before, told, answer(n_max=2)]))
 before = answer(n_max=2)
 rest = {name: value for name, value in call.keywords.items() if name != "positions"}
 spawned = multiprocessing.get_context("spawn")
-with ProcessPoolExecutor(2, mp_context=spawned) as pool:  # a Pool would wait for a child that died
+with ProcessPoolExecutor(2, mp_context=spawned) as pool:  # a Pool waits for a child that died
     theirs = list(pool.map(partial(soap_power_spectrum, **rest, n_max=2), [frames, frames]))
-told = [{"features": features[0].tolist()} for features in theirs]
-print(json.dumps([before, *told]))
+measured = [{"features": features[0].tolist()} for features in theirs]
+print(json.dumps([before, *measured]))
 """,
             id="spawn",
         ),
     ],
 )
-def test_beside_torch(cache: Path, code: str) -> None:
+def test_soap_after_torch_with_threads_and_processes(cache: Path, code: str) -> None:
     torch = """
 import torch
 torch.set_num_threads(2)
@@ -167,29 +167,29 @@ frames = np.repeat([call.keywords["positions"]], 300, axis=0)
 call = partial(call, positions=frames, n_threads=2)
 torch.ones(300, 300) @ torch.ones(300, 300)
 """
-    for told in result(start(cache, torch + code)):
-        assert_right(told["features"])
+    for measured in result(start(cache, torch + code)):
+        assert_correct(measured["features"])
 
 
 @pytest.mark.slow
-def test_never_older_than_a_helper(tmp_path: Path) -> None:
+def test_cache_is_invalidated_by_changes_of_any_module(tmp_path: Path) -> None:
     project, cache = tmp_path / "project", tmp_path / "cache"
     shutil.copytree(PACKAGE, project / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert_right(result(start(cache, ONE_CALL, 2, project=project))["features"])
+    assert_correct(result(start(cache, ONE_CALL, 2, project=project))["features"])
     for helper, before, after in (
         ("llvm_vectors.py", "self.builder.fsub(", "self.builder.fadd("),
         ("neighbours.py", "image] - centre[1]", "image] - centre[0]"),
     ):
         path = project / PACKAGE.name / "descriptors" / "kernels" / helper
         changed = swapped(path, before, after)
-        told = result(start(cache, ONE_CALL, 2, project=project))
-        assert told["n_compiled"] > 0
-        assert np.abs(np.array(told["features"]) - expected(2)).max() > 1e-3 * expected(2).max()
+        measured = result(start(cache, ONE_CALL, 2, project=project))
+        assert measured["n_compiled"] > 0
+        assert np.abs(np.array(measured["features"]) - expected(2)).max() > 1e-3 * expected(2).max()
         changed()
 
 
 def swapped(path: Path, before: str, after: str) -> Callable[[], object]:
-    """Change a file without a change of its size and its times; returned is the way back."""
+    """Change a file but not its size and its times; returns a function that undoes the change."""
     known, source = path.stat(), path.read_text(encoding="utf-8")
     assert source.count(before) == 1
 
@@ -202,7 +202,7 @@ def swapped(path: Path, before: str, after: str) -> Callable[[], object]:
     return lambda: write(source)
 
 
-def test_any_number_of_threads_gives_the_same_bytes() -> None:
+def test_soap_bytes_do_not_depend_on_threads_of_small_frames() -> None:
     rng = np.random.default_rng(0)
     n_frames = 2 * CHUNK_FRAMES + 50
     positions = np.array(CRYSTAL["positions"]) + rng.normal(0, 0.1, (n_frames, 2, 3))

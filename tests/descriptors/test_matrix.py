@@ -41,9 +41,9 @@ FRAMES = pa.schema(
 
 
 class Frames:
-    """A trajectory in memory, in batches of its own choice.
+    """A trajectory in memory, with its own batch size.
 
-    ``break_after`` frames it fails, as a lost disk would.
+    It raises an OSError after ``break_after`` frames.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class Frames:
 
 @pytest.fixture
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight frames a part, so that a few frames show what many would."""
+    """Eight frames per part, so that few frames give several parts."""
     monkeypatch.setattr(module, "_PART_FRAMES", 8)
 
 
 def mixed_frames(n_frames: int) -> list[Atoms]:
-    """Runs of crystals, vacancies and clusters of one or two elements, all shaken."""
+    """Runs of crystals, vacancies and clusters of one or two elements, all with displacements."""
     rng = np.random.default_rng(0)
     crystal = bulk("SiC", "zincblende", a=4.36, cubic=True)
     vacancy = crystal.copy()
     del vacancy[0]
-    turned = crystal[::-1]  # as many atoms, others
+    turned = crystal[::-1]  # the same number of atoms in another order
     cluster = Atoms("Si3C", [[0, 0, 0], [2.3, 0, 0], [0, 2.3, 0], [0, 0, 1.9]])
     silicon = bulk("Si")
     kinds = [crystal, turned, vacancy, cluster, silicon]
@@ -94,7 +94,7 @@ def mixed_frames(n_frames: int) -> list[Atoms]:
     return frames
 
 
-def one_by_one(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> np.ndarray:
+def frame_by_frame(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> np.ndarray:
     return np.concatenate(
         [
             soap_power_spectrum(
@@ -115,7 +115,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def written(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which file, and written when."""
+    """Inode and modification time of each part."""
     parts = folder.glob("*.parquet")
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in parts}
 
@@ -134,7 +134,9 @@ def written(folder: Path) -> dict[str, tuple[int, int]]:
     ids=str,
 )
 @pytest.mark.usefixtures("short_parts")
-def test_frames_of_any_size_are_described_in_order(tmp_path: Path, changes: dict) -> None:
+def test_compute_descriptors_of_frames_of_any_size_keeps_order(
+    tmp_path: Path, changes: dict
+) -> None:
     settings = SETTINGS.model_validate({**SETTINGS.model_dump(), **changes})
     frames = mixed_frames(29)
     matrix = compute_descriptors(Frames(frames), settings, ["Si", "C"], tmp_path / "d")
@@ -142,13 +144,15 @@ def test_frames_of_any_size_are_described_in_order(tmp_path: Path, changes: dict
     assert ids.tolist() == list(range(100, 129))
     assert descriptors.dtype == np.float32
     assert descriptors.shape == (29, n_features(settings, 2))
-    wanted = one_by_one(frames, settings)
+    wanted = frame_by_frame(frames, settings)
     assert np.abs(descriptors - wanted).max() < 1e-6 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(("batch", "n_threads"), [(1, 1), (2, 2), (7, 3), (256, 1)])
 @pytest.mark.usefixtures("short_parts")
-def test_batches_and_threads_change_no_byte(tmp_path: Path, batch: int, n_threads: int) -> None:
+def test_compute_descriptors_bytes_do_not_depend_on_batches_and_threads(
+    tmp_path: Path, batch: int, n_threads: int
+) -> None:
     frames = mixed_frames(29)
     for name, source, n in (("a", Frames(frames), 2), ("b", Frames(frames, batch), n_threads)):
         compute_descriptors(source, SETTINGS, ["Si", "C"], tmp_path / name, n_threads=n)
@@ -156,7 +160,7 @@ def test_batches_and_threads_change_no_byte(tmp_path: Path, batch: int, n_thread
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_handle_knows_its_shape_and_settings(tmp_path: Path) -> None:
+def test_matrix_has_shape_and_settings(tmp_path: Path) -> None:
     matrix = compute_descriptors(Frames(mixed_frames(7)), SETTINGS, ["Si", "C"], tmp_path)
     assert (matrix.n_frames, matrix.n_features) == (7, n_soap_features(2, 3, 2))
     assert matrix.settings == {**SETTINGS.stored(), "species": ["C", "Si"]}
@@ -169,13 +173,13 @@ def test_handle_knows_its_shape_and_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("short_parts")
-def test_other_readers_of_parquet_folders_see_the_same(tmp_path: Path) -> None:
+def test_matrix_folder_is_a_parquet_dataset(tmp_path: Path) -> None:
     matrix = compute_descriptors(Frames(mixed_frames(29)), SETTINGS, ["Si", "C"], tmp_path)
     table = pq.read_table(tmp_path)
     assert table["frame_id"].to_pylist() == matrix.to_numpy()[0].tolist()
 
 
-def test_batches_cover_everything_once_and_stay_small(tmp_path: Path) -> None:
+def test_iter_batches_returns_each_row_once_in_small_batches(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(10_000, 6)).astype(np.float32)
     schema, parts = descriptor_schema(6, {"r_cut": 5.0}), {}
@@ -191,7 +195,7 @@ def test_batches_cover_everything_once_and_stay_small(tmp_path: Path) -> None:
     assert np.array_equal(matrix.to_numpy()[1], rows)
 
 
-def test_many_small_batches_make_full_row_groups(tmp_path: Path) -> None:
+def test_compute_descriptors_merges_small_batches_into_full_row_groups(tmp_path: Path) -> None:
     settings = DescriptorSettings(r_cut=1.1, n_max=1, l_max=0)
     compute_descriptors(Frames([Atoms("Ar")] * 5000, 100), settings, ["Ar"], tmp_path)
     first, last = (pq.ParquetFile(part).metadata for part in sorted(tmp_path.glob("*.parquet")))
@@ -202,7 +206,7 @@ def test_many_small_batches_make_full_row_groups(tmp_path: Path) -> None:
     assert not column.has_dictionary_page
 
 
-def test_large_frames_and_long_descriptors_make_smaller_parts(
+def test_parts_of_large_frames_and_long_descriptors_are_smaller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PART_ATOMS", 20)
@@ -218,7 +222,7 @@ def test_large_frames_and_long_descriptors_make_smaller_parts(
     assert np.allclose(longer.to_numpy()[1], matrix.to_numpy()[1], rtol=1e-6)
 
 
-def test_no_frames_make_an_empty_matrix(tmp_path: Path) -> None:
+def test_compute_descriptors_of_no_frames_gives_empty_matrix(tmp_path: Path) -> None:
     matrix = compute_descriptors(Frames([]), SETTINGS, ["Si"], tmp_path / "d")
     ids, descriptors = matrix.to_numpy()
     assert ids.shape == (0,)
@@ -227,7 +231,7 @@ def test_no_frames_make_an_empty_matrix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("root", ["local", "memory"])
 @pytest.mark.usefixtures("short_parts")
-def test_interrupted_work_is_resumed_to_the_same_bytes(tmp_path: Path, root: str) -> None:
+def test_compute_descriptors_resumes_to_same_bytes(tmp_path: Path, root: str) -> None:
     from upath import UPath
 
     folder = tmp_path / "d" if root == "local" else UPath("memory://interrupted/d")
@@ -238,47 +242,47 @@ def test_interrupted_work_is_resumed_to_the_same_bytes(tmp_path: Path, root: str
         DescriptorMatrix(folder).to_numpy()
     before = {file.name: file.stat().st_mtime for file in folder.glob("*.parquet")}
     assert len(before) == 2
-    told: list[ProgressReport] = []
-    progress = Progress("SOAP", 29, "frames", on_progress=told.append, every_s=0)
+    reports: list[ProgressReport] = []
+    progress = Progress("SOAP", 29, "frames", on_progress=reports.append, every_s=0)
     compute_descriptors(Frames(frames), SETTINGS, ["Si", "C"], folder, progress=progress)
     assert (progress.already_done, progress.done) == (16, 29)
-    assert told[1].rate_per_s == 0 < told[2].rate_per_s
-    compute_descriptors(Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "unbroken")
-    for file in (tmp_path / "unbroken").glob("[!.]*"):
+    assert reports[1].rate_per_s == 0 < reports[2].rate_per_s
+    compute_descriptors(Frames(frames), SETTINGS, ["Si", "C"], tmp_path / "uninterrupted")
+    for file in (tmp_path / "uninterrupted").glob("[!.]*"):
         assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
     assert before.items() <= {f.name: f.stat().st_mtime for f in folder.glob("*.parquet")}.items()
 
 
 @pytest.mark.usefixtures("short_parts")
-def test_only_what_changed_is_computed_again(tmp_path: Path) -> None:
+def test_compute_descriptors_recomputes_only_changed_parts(tmp_path: Path) -> None:
     frames = mixed_frames(29)
 
-    def describe(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> dict:
+    def compute(frames: list[Atoms], settings: DescriptorSettings = SETTINGS) -> dict:
         compute_descriptors(Frames(frames), settings, ["Si", "C"], tmp_path)
         return written(tmp_path)
 
-    first = describe(frames)
-    assert describe(frames) == first
+    first = compute(frames)
+    assert compute(frames) == first
     frames[10].positions[0, 0] += 0.01
-    moved = describe(frames)
+    moved = compute(frames)
     assert len(moved) == 4
     assert {name[:10] for name in moved.keys() - first.keys()} == {"part-00001"}
     assert len(first.items() & moved.items()) == 3
-    shorter = describe(frames[:24])
+    shorter = compute(frames[:24])
     assert shorter.items() == dict(sorted(moved.items())[:3]).items()
-    other = describe(frames[:24], SETTINGS.model_copy(update={"sigma": 0.4}))
+    other = compute(frames[:24], SETTINGS.model_copy(update={"sigma": 0.4}))
     assert not other.keys() & shorter.keys()
     assert len(other) == 3
 
 
-def test_an_earlier_matrix_is_whole_until_the_new_one_is(tmp_path: Path) -> None:
+def test_earlier_matrix_is_readable_until_new_one_is_complete(tmp_path: Path) -> None:
     compute_descriptors(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
     with pytest.raises(OSError, match="disk lost"):
         compute_descriptors(Frames(mixed_frames(9), 2, 4), SETTINGS, ["Si", "C"], tmp_path)
     assert DescriptorMatrix(tmp_path).to_numpy()[1].shape[0] == 4
 
 
-def test_code_of_another_version_shares_no_part(
+def test_parts_of_another_code_version_are_not_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute_descriptors(Frames(mixed_frames(4)), SETTINGS, ["Si", "C"], tmp_path)
@@ -288,7 +292,7 @@ def test_code_of_another_version_shares_no_part(
     assert not written(tmp_path).keys() & first.keys()
 
 
-def test_a_bad_frame_is_named(tmp_path: Path) -> None:
+def test_compute_descriptors_error_gives_ids_of_invalid_frames(tmp_path: Path) -> None:
     frames = mixed_frames(3)
     frames[1].positions[0, 0] = np.nan
     with pytest.raises(ValueError, match=r"frames 100 to 102.*frame 1 contains NaN"):
@@ -305,7 +309,9 @@ def test_a_bad_frame_is_named(tmp_path: Path) -> None:
         ({"numbers": [[14, 14], None]}, "'numbers' contains nulls"),
     ],
 )
-def test_columns_that_do_not_belong_together(tmp_path: Path, changes: dict, message: str) -> None:
+def test_compute_descriptors_rejects_inconsistent_columns(
+    tmp_path: Path, changes: dict, message: str
+) -> None:
     columns = {
         "frame_id": [7, 8],
         "positions": [[0, 0, 0, 0, 0, 2.0]] * 2,
@@ -322,7 +328,9 @@ def test_columns_that_do_not_belong_together(tmp_path: Path, changes: dict, mess
         compute_descriptors(Columns(), SETTINGS, ["Si"], tmp_path)
 
 
-def test_progress_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_compute_descriptors_logs_size_and_progress(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     progress = Progress("SOAP", 6, "frames")
     with caplog.at_level(logging.INFO):
         compute_descriptors(
@@ -332,7 +340,7 @@ def test_progress_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "SOAP: 6/6 frames (100 %)" in caplog.text
 
 
-def test_memory_does_not_grow_with_the_number_of_frames(
+def test_compute_descriptors_memory_does_not_grow_with_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PART_FRAMES", 512)
@@ -360,11 +368,11 @@ def test_memory_does_not_grow_with_the_number_of_frames(
     assert max(peaks[1:]) < matrix.n_frames * matrix.n_features * 4 / 5
 
 
-def test_long_descriptors_are_said_to_be_long_and_what_helps() -> None:
+def test_size_message_recommends_compression_of_long_descriptors() -> None:
     settings = DescriptorSettings(n_max=10, l_max=9)
-    said = size_message(settings, 4)
-    assert said.startswith("8200 features per frame; descriptors.compression reduces them: ")
-    assert f"mu1nu1 {n_soap_features(4, 10, 9, compression='mu1nu1')}" in said
+    message = size_message(settings, 4)
+    assert message.startswith("8200 features per frame; descriptors.compression reduces them: ")
+    assert f"mu1nu1 {n_soap_features(4, 10, 9, compression='mu1nu1')}" in message
     assert size_message(DescriptorSettings(), 1) == "252 features per frame"
     compressed = settings.model_copy(update={"compression": "mu2"})
     assert ";" not in size_message(compressed, 4)
@@ -385,7 +393,7 @@ def test_long_descriptors_are_said_to_be_long_and_what_helps() -> None:
         ),
     ],
 )
-def test_another_table_is_refused(tmp_path: Path, table: dict[str, list], message: str) -> None:
+def test_matrix_rejects_other_tables(tmp_path: Path, table: dict[str, list], message: str) -> None:
     matrix = commit(tmp_path, descriptor_schema(1, {}), {"other.parquet": 1})
     pq.write_table(pa.table(table), tmp_path / "other.parquet")
     with pytest.raises(ValueError, match=f"other.parquet: .*{message}"):
@@ -393,7 +401,7 @@ def test_another_table_is_refused(tmp_path: Path, table: dict[str, list], messag
 
 
 @pytest.mark.usefixtures("short_parts")
-def test_a_folder_that_was_tampered_with_is_not_valid(tmp_path: Path) -> None:
+def test_validate_rejects_modified_folder(tmp_path: Path) -> None:
     matrix = compute_descriptors(Frames(mixed_frames(9)), SETTINGS, ["Si", "C"], tmp_path)
     first, second = sorted(tmp_path.glob("*.parquet"))
     first.write_bytes(second.read_bytes())

@@ -1,4 +1,4 @@
-"""kill −9 while a trajectory is described: the next run computes only the parts that are missing."""
+"""SIGKILL while descriptors are computed: the next run computes only the missing parts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from mlip_assets.trajectory import Part, Trajectory, frame_table, write_part
 SETTINGS = DescriptorSettings(r_cut=3.5, n_max=3, l_max=2)
 PART_FRAMES, N_PARTS = 32, 10
 
-#: What the victim runs: short parts, and a pause between them in which the test can strike.
-VICTIM = """\
+#: Program of the child: short parts, with a pause between them in which the test kills it.
+CHILD = """\
 import sys, time
 from pathlib import Path
 from upath import UPath
@@ -43,7 +43,7 @@ compute_descriptors(trajectory, SETTINGS, ["Si", "C"], target, n_threads=2)
 
 @pytest.fixture
 def trajectory(tmp_path: Path) -> Trajectory:
-    """Carbide and silicon in turns, in two part files of the frame table."""
+    """Blocks of carbide and silicon, in two part files of the frame table."""
     rng = np.random.default_rng(3)
     kinds = [bulk("SiC", "zincblende", a=4.36, cubic=True), bulk("Si", cubic=True)]
     root, parts = tmp_path / "frames", []
@@ -85,39 +85,39 @@ def parts_in(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_killed_half_way_and_resumed_to_the_same_bytes(
+def test_compute_descriptors_after_sigkill_gives_same_bytes(
     tmp_path: Path, trajectory: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "matrix"
     (tmp_path / "tests_of_the_crash.py").write_text(Path(__file__).read_text())
-    victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, str(tmp_path / "frames"), str(target)],
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(tmp_path / "frames"), str(target)],
         env={"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "OMP_NUM_THREADS": "1"},
     )
     deadline = time.monotonic() + 120
     while len(parts_in(target)) < N_PARTS // 2:
-        assert victim.poll() is None, "ended too early"
+        assert child.poll() is None, "ended too early"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    survived = parts_in(target)
-    assert N_PARTS // 2 <= len(survived) < N_PARTS
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = parts_in(target)
+    assert N_PARTS // 2 <= len(kept) < N_PARTS
     with pytest.raises(FileNotFoundError, match="are incomplete"):
         DescriptorMatrix(target).to_numpy()
-    (target / ".writing-left.parquet").write_bytes(b"what a kill leaves of a part")
+    (target / ".writing-left.parquet").write_bytes(b"rest of an interrupted write")
 
     monkeypatch.setattr("mlip_assets.descriptors.computation._PART_FRAMES", PART_FRAMES)
     progress = Progress("SOAP", trajectory.n_frames, "frames")
     matrix = compute_descriptors(trajectory, SETTINGS, ["Si", "C"], target, progress=progress)
-    assert survived.items() <= parts_in(target).items(), "a finished part was written again"
-    assert progress.already_done == PART_FRAMES * len(survived)
+    assert kept.items() <= parts_in(target).items(), "a finished part was written again"
+    assert progress.already_done == PART_FRAMES * len(kept)
     matrix.validate()
     ids = [i for batch in trajectory.iter_batches(["frame_id"]) for i in batch[0].to_pylist()]
     assert matrix.to_numpy()[0].tolist() == ids
 
-    unbroken = tmp_path / "unbroken"
-    compute_descriptors(trajectory, SETTINGS, ["Si", "C"], unbroken)
+    uninterrupted = tmp_path / "uninterrupted"
+    compute_descriptors(trajectory, SETTINGS, ["Si", "C"], uninterrupted)
     assert {f.name: f.read_bytes() for f in target.iterdir()} == {
-        f.name: f.read_bytes() for f in unbroken.iterdir()
+        f.name: f.read_bytes() for f in uninterrupted.iterdir()
     }

@@ -1,3 +1,5 @@
+"""The reference: equal to dscribe, to analytic results and to brute force."""
+
 from __future__ import annotations
 
 from itertools import product
@@ -14,6 +16,7 @@ from mlip_assets.descriptors.reference import (
     expand_density,
     gto_basis,
     neighbours,
+    power_spectrum,
     soap_power_spectrum,
     solid_harmonics,
 )
@@ -64,11 +67,11 @@ def slab() -> Atoms:
     return perturbed(fcc111("Al", (1, 1, 3), vacuum=4.0))
 
 
-def lone_atom() -> Atoms:
+def isolated_atom() -> Atoms:
     return Atoms("Ar", [[1.0, 2.0, 3.0]])
 
 
-FRAMES = (silicon, rocksalt, oxide, triclinic, left_handed, ethanol, slab, lone_atom)
+FRAMES = (silicon, rocksalt, oxide, triclinic, left_handed, ethanol, slab, isolated_atom)
 
 
 def spectrum(atoms: Atoms, **changes: Any) -> np.ndarray:
@@ -88,7 +91,7 @@ def dscribe(atoms: Atoms, **changes: Any) -> np.ndarray:
 
 
 def errors(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Norm of the difference beside the norm, and greatest error beside the greatest value."""
+    """Norm of the difference over the norm, and largest error over the largest value."""
     assert ours.shape == theirs.shape
     wrong = np.abs(ours - theirs)
     return np.linalg.norm(wrong) / np.linalg.norm(theirs), wrong.max() / np.abs(theirs).max()
@@ -101,13 +104,13 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray, bound: float) -> None:
 @pytest.mark.parametrize("average", AVERAGES)
 @pytest.mark.parametrize(("n_max", "l_max"), [(4, 3), (6, 4)])
 @pytest.mark.parametrize("frame", FRAMES)
-def test_equals_dscribe(frame: Any, n_max: int, l_max: int, average: str) -> None:
+def test_reference_equals_dscribe(frame: Any, n_max: int, l_max: int, average: str) -> None:
     settings = {"n_max": n_max, "l_max": l_max, "average": average}
     assert_same(spectrum(frame(), **settings), dscribe(frame(), **settings), DSCRIBE)
 
 
 @pytest.mark.parametrize("average", AVERAGES)
-def test_equals_dscribe_with_a_large_basis(average: str) -> None:
+def test_reference_equals_dscribe_with_large_basis(average: str) -> None:
     settings = {"r_cut": 5.0, "n_max": 8, "l_max": 6, "average": average}
     assert_same(spectrum(silicon(), **settings), dscribe(silicon(), **settings), DSCRIBE)
 
@@ -115,21 +118,21 @@ def test_equals_dscribe_with_a_large_basis(average: str) -> None:
 @pytest.mark.parametrize(
     "changes", [{"sigma": 0.3}, {"sigma": 1.0}, {"r_cut": 6.0}, {"n_max": 1}, {"l_max": 0}]
 )
-def test_equals_dscribe_with_other_settings(changes: dict[str, Any]) -> None:
+def test_reference_equals_dscribe_with_other_settings(changes: dict[str, Any]) -> None:
     assert_same(spectrum(rocksalt(), **changes), dscribe(rocksalt(), **changes), DSCRIBE)
 
 
-def test_equals_dscribe_value_by_value_but_for_its_rounded_constant() -> None:
+def test_reference_differs_from_dscribe_only_by_rounded_constant() -> None:
     atoms, settings = ethanol(), {"n_max": 1, "l_max": 6}
     ratio = (spectrum(atoms, **settings) / dscribe(atoms, **settings)).reshape(-1, 7)
     assert np.abs(np.delete(ratio, 1, axis=1) - 1).max() < 1e-12
-    # 2.7206990463849543 stands in its source for the constant, which enters squared
+    # its source contains 2.7206990463849543 for this constant, which enters squared
     rounded = (np.pi * np.sqrt(3) / 2 / 2.7206990463849543) ** 2
     assert np.abs(ratio[:, 1] - rounded).max() < 1e-12
 
 
 @pytest.mark.parametrize("average", AVERAGES)
-def test_equals_dscribe_with_species_that_are_absent(average: str) -> None:
+def test_reference_equals_dscribe_with_absent_species(average: str) -> None:
     settings = {"species": ["Na", "O", "Cl", "H"], "average": average}
     ours = spectrum(rocksalt(), **settings)
     assert_same(ours, dscribe(rocksalt(), **settings), DSCRIBE)
@@ -137,14 +140,14 @@ def test_equals_dscribe_with_species_that_are_absent(average: str) -> None:
 
 
 @pytest.mark.parametrize("frame", [rocksalt, triclinic, ethanol, slab])
-def test_invariant_under_rotation_translation_and_permutation(frame: Any) -> None:
+def test_reference_is_invariant_under_rotation_translation_permutation(frame: Any) -> None:
     atoms = frame()
-    turn = Rotation.random(random_state=3).as_matrix()
+    rotation = Rotation.random(random_state=3).as_matrix()
     order = np.random.default_rng(1).permutation(len(atoms))
     moved = Atoms(
         atoms.numbers[order],
-        (atoms.positions[order] + [1.7, -30.0, 4.1]) @ turn.T,
-        cell=atoms.cell[:] @ turn.T,
+        (atoms.positions[order] + [1.7, -30.0, 4.1]) @ rotation.T,
+        cell=atoms.cell[:] @ rotation.T,
         pbc=atoms.pbc,
     )
     for average in ("inner", "outer"):
@@ -154,7 +157,7 @@ def test_invariant_under_rotation_translation_and_permutation(frame: Any) -> Non
 
 @pytest.mark.parametrize("average", ["inner", "outer"])
 @pytest.mark.parametrize("frame", [rocksalt, triclinic])
-def test_every_cell_of_a_crystal_gives_the_same(frame: Any, average: str) -> None:
+def test_reference_does_not_depend_on_choice_of_cell(frame: Any, average: str) -> None:
     atoms = frame()
     sheared = atoms.copy()
     sheared.set_cell(np.array([[1, 0, 0], [2, 1, 0], [-1, 1, 1]]) @ atoms.cell[:])
@@ -189,7 +192,7 @@ def test_radial_functions_are_orthonormal(n_max: int, degree: int) -> None:
     assert np.allclose(beta, beta.T)  # Löwdin, not any other root of the inverse overlap
 
 
-def test_harmonics_are_the_real_and_imaginary_parts_of_those_of_scipy() -> None:
+def test_solid_harmonics_equal_scipy() -> None:
     vectors = np.random.default_rng(4).normal(size=(20, 3))
     r = np.linalg.norm(vectors, axis=1)
     theta, phi = np.arccos(vectors[:, 2] / r), np.arctan2(vectors[:, 1], vectors[:, 0])
@@ -202,7 +205,7 @@ def test_harmonics_are_the_real_and_imaginary_parts_of_those_of_scipy() -> None:
             assert np.allclose(ours[:, 2 * m], theirs.imag, rtol=1e-12)
 
 
-def test_expansion_is_the_integral_over_the_density() -> None:
+def test_expand_density_equals_numerical_integral() -> None:
     vectors, sigma = np.array([[0.7, -1.1, 0.4], [0.0, 0.0, 0.0], [1.5, 2.0, -1.0]]), 0.5
     basis = [gto_basis(4.0, 4, l) for l in range(4)]  # noqa: E741
     axis, step = np.linspace(-8, 8, 81, retstep=True)  # exponentially accurate for what decays
@@ -216,7 +219,16 @@ def test_expansion_is_the_integral_over_the_density() -> None:
         assert np.allclose(c, integral, rtol=0, atol=1e-9 * np.abs(c).max())
 
 
-def test_shapes_and_types() -> None:
+def test_reference_sums_in_long_double_over_a_float64_basis() -> None:
+    basis = [gto_basis(4.0, 4, l) for l in range(3)]  # noqa: E741
+    assert all(array.dtype == np.float64 for pair in basis for array in pair)
+    vectors = np.array([[0.7, -1.1, 0.4]], dtype=np.longdouble)
+    expansion = expand_density(vectors, basis, 0.5)
+    assert all(c.dtype == np.longdouble for c in expansion)
+    assert power_spectrum([c[None] for c in expansion]).dtype == np.longdouble
+
+
+def test_reference_shapes_and_dtypes() -> None:
     atoms = rocksalt()
     settings: dict[str, Any] = {"species": [11, 17], **HYPER}
     frames = np.stack([atoms.positions, atoms.positions + 0.3])
@@ -229,7 +241,7 @@ def test_shapes_and_types() -> None:
     assert none.shape == (0, *spectrum(atoms).shape)
 
 
-def test_bad_input_is_named() -> None:
+def test_reference_rejects_invalid_input() -> None:
     with pytest.raises(ValueError, match="not among the species"):
         spectrum(rocksalt(), species=["Na"])
     with pytest.raises(ValueError, match="n_threads"):

@@ -1,4 +1,4 @@
-"""A sceptic's question: would dscribe's descriptors have led to other frames?"""
+"""DIRECT selects the same frames from these descriptors and from those of dscribe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ N_FRAMES = 2000
 
 @pytest.fixture(scope="module")
 def melting() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, cell and numbers of a copper-gold alloy heated from 300 K until it flows."""
+    """Positions, cell and numbers of a copper-gold alloy heated from 300 K to 3500 K."""
     atoms = bulk("Cu", cubic=True) * 2
     atoms.symbols[::4] = "Au"
     atoms.set_cell(atoms.cell * 1.06, scale_atoms=True)
@@ -42,7 +42,7 @@ def melting() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_same_frames_are_chosen_from_dscribes_descriptors(melting) -> None:
+def test_direct_select_gives_same_frames_with_dscribe(melting) -> None:
     positions, cell, numbers = melting
     ours, theirs = (
         soap_power_spectrum(
@@ -62,7 +62,7 @@ def test_same_frames_are_chosen_from_dscribes_descriptors(melting) -> None:
     chosen = direct_select(ours, 60, seed=1).indices
     assert len(set(chosen)) == 60
     assert np.array_equal(chosen, direct_select(theirs, 60, seed=1).indices)
-    # the question is not an idle one: another cut-off does lead to other frames
+    # the test is sensitive: another cut-off gives other frames
     near = soap_power_spectrum(
         positions,
         cell,

@@ -1,4 +1,4 @@
-"""The fast kernels against dscribe and the slow reference, and what must not change the numbers."""
+"""The compiled kernels: equal to dscribe and the reference, and invariant under symmetries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlip_assets.descriptors.frames import channel_pairs
 from mlip_assets.descriptors.kernels.neighbours import MAX_NEIGHBOURS
 from mlip_assets.descriptors.reference import neighbour_radius
 from mlip_assets.descriptors.reference import soap_power_spectrum as reference
-from tests.descriptors.structures import STRUCTURES, oxide, shaken, silicon, slab
+from tests.descriptors.structures import STRUCTURES, oxide, rattled, silicon, slab
 
 SIZES = [(4, 3), (8, 6), (10, 9)]
 SMALL: dict[str, Any] = {"r_cut": 4.0, "n_max": 4, "l_max": 3, "sigma": 0.5}
@@ -27,7 +27,7 @@ DSCRIBE_L1 = 2.7206990463849543 / (np.pi * np.sqrt(3) / 2)
 
 
 def rocksalt() -> Atoms:
-    return shaken(bulk("NaCl", "rocksalt", a=5.64).repeat((2, 1, 1)))
+    return rattled(bulk("NaCl", "rocksalt", a=5.64).repeat((2, 1, 1)))
 
 
 def spectrum(atoms: Atoms, compute: Any = soap_power_spectrum, **changes: Any) -> np.ndarray:
@@ -36,7 +36,7 @@ def spectrum(atoms: Atoms, compute: Any = soap_power_spectrum, **changes: Any) -
 
 
 def dscribe(atoms: Atoms, average: str = "outer", compression: str = "off", **changes: Any) -> Any:
-    """Straight from dscribe, with its one wrong constant put right."""
+    """Result of dscribe itself, with its rounded constant corrected."""
     from dscribe.descriptors import SOAP
 
     settings = {"species": sorted(set(atoms.symbols)), **SMALL, **changes}
@@ -60,26 +60,26 @@ def dscribe(atoms: Atoms, average: str = "outer", compression: str = "off", **ch
 
 
 def error(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The larger of norm-relative error, and largest error beside the largest value."""
-    apart = np.asarray(ours, float) - theirs
+    """The larger of two errors: norm over norm, and largest error over largest value."""
+    difference = np.asarray(ours, float) - theirs
     return float(
         max(
-            np.linalg.norm(apart) / np.linalg.norm(theirs),
-            np.abs(apart).max() / np.abs(theirs).max(),
+            np.linalg.norm(difference) / np.linalg.norm(theirs),
+            np.abs(difference).max() / np.abs(theirs).max(),
         )
     )
 
 
 @cache
-def of_reference(name: str, n_max: int, l_max: int) -> np.ndarray:
+def reference_spectrum(name: str, n_max: int, l_max: int) -> np.ndarray:
     return spectrum(STRUCTURES[name](), reference, r_cut=5.0, n_max=n_max, l_max=l_max)
 
 
 @pytest.mark.parametrize(("n_max", "l_max"), SIZES)
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_equals_the_reference(name: str, n_max: int, l_max: int) -> None:
+def test_soap_equals_reference(name: str, n_max: int, l_max: int) -> None:
     size = {"r_cut": 5.0, "n_max": n_max, "l_max": l_max}
-    expected, atoms = of_reference(name, n_max, l_max), STRUCTURES[name]()
+    expected, atoms = reference_spectrum(name, n_max, l_max), STRUCTURES[name]()
     assert error(spectrum(atoms, **size), expected) <= 1e-8
     assert error(spectrum(atoms, **size, radial_table="fine"), expected) <= 1e-12
     single = spectrum(atoms, **size, dtype=np.float32)
@@ -89,21 +89,21 @@ def test_equals_the_reference(name: str, n_max: int, l_max: int) -> None:
 
 @pytest.mark.parametrize(("n_max", "l_max"), SIZES)
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_equals_dscribe(name: str, n_max: int, l_max: int) -> None:
+def test_soap_equals_dscribe(name: str, n_max: int, l_max: int) -> None:
     size = {"r_cut": 5.0, "n_max": n_max, "l_max": l_max}
     atoms = STRUCTURES[name]()
     theirs = dscribe(atoms, **size)
     assert error(spectrum(atoms, **size), theirs) <= 1e-8
-    # with more functions dscribe's own rounding is larger: so far from the reference, which
-    # computes with more digits, is dscribe itself
-    own = error(theirs, of_reference(name, n_max, l_max)) if n_max > 8 else 0.0
+    # with more functions, dscribe's rounding in float64 is larger than our error: the reference,
+    # which sums in long double, gives its size
+    own = error(theirs, reference_spectrum(name, n_max, l_max)) if n_max > 8 else 0.0
     assert own < 4e-12
     assert error(spectrum(atoms, **size, radial_table="fine"), theirs) <= max(1e-12, own + 1e-13)
 
 
 @pytest.mark.parametrize("average", ["off", "inner", "outer", "species"])
 @pytest.mark.parametrize("build", [silicon, rocksalt, slab])
-def test_averages_equal_those_of_the_reference(build: Any, average: Any) -> None:
+def test_averages_equal_reference(build: Any, average: Any) -> None:
     atoms = build()
     species = ["C", *set(atoms.symbols)]
     expected = spectrum(atoms, reference, species=species, average=average)
@@ -118,7 +118,7 @@ def test_averages_equal_those_of_the_reference(build: Any, average: Any) -> None
 
 @pytest.mark.parametrize("radial_table", ["standard", "fine"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_loops_and_vectors_are_the_same_sums(dtype: Any, radial_table: Any) -> None:
+def test_scalar_kernel_equals_simd_kernel(dtype: Any, radial_table: Any) -> None:
     settings = {"n_max": 5, "l_max": 4, "dtype": dtype, "radial_table": radial_table}
     vectors = spectrum(rocksalt(), **settings)
     loops = spectrum(rocksalt(), **settings, implementation="scalar")
@@ -127,7 +127,7 @@ def test_loops_and_vectors_are_the_same_sums(dtype: Any, radial_table: Any) -> N
 
 @pytest.mark.parametrize("average", ["off", "inner", "outer"])
 @pytest.mark.parametrize("compression", ["mu2", "mu1nu1", "crossover"])
-def test_compressions_equal_those_of_dscribe(compression: Any, average: Any) -> None:
+def test_compressions_equal_dscribe(compression: Any, average: Any) -> None:
     atoms = oxide()
     ours = spectrum(atoms, compression=compression, average=average)
     theirs = dscribe(atoms, compression=compression, average=average)
@@ -136,8 +136,8 @@ def test_compressions_equal_those_of_dscribe(compression: Any, average: Any) -> 
     assert error(ours[0], theirs) <= 1e-8
 
 
-def test_compressions_are_sums_of_the_whole() -> None:
-    """Every feature of mu1nu1 and mu2 is a sum over species of features without compression."""
+def test_compressions_equal_sums_of_full_spectrum() -> None:
+    """Features of mu1nu1 and mu2 are sums over species of the features without compression."""
     atoms = rocksalt()
     n = SMALL["n_max"]
     upper = np.triu_indices(n)
@@ -158,7 +158,7 @@ def test_compressions_are_sums_of_the_whole() -> None:
 
 
 @pytest.mark.parametrize("pbc", [True, False, (True, True, False), (False, False, True)])
-def test_atoms_far_outside_the_cell_are_the_same_atoms(pbc: Any) -> None:
+def test_soap_is_invariant_under_lattice_translations(pbc: Any) -> None:
     atoms = silicon()[:20]
     atoms.pbc = pbc
     shifts = np.random.default_rng(0).integers(-7, 8, (20, 3)) * atoms.pbc
@@ -167,8 +167,8 @@ def test_atoms_far_outside_the_cell_are_the_same_atoms(pbc: Any) -> None:
     assert error(spectrum(far), spectrum(atoms)) < 1e-9
 
 
-def test_a_trajectory_is_its_frames_one_by_one() -> None:
-    """Neighbour lists are kept from frame to frame, across jumps of a lattice vector as well."""
+def test_soap_of_trajectory_equals_soap_of_single_frames() -> None:
+    """Neighbour lists remain valid between frames, also when an atom is wrapped."""
     rng = np.random.default_rng(3)
     atoms = rocksalt()
     walk = atoms.positions + np.cumsum(rng.normal(0, 0.05, (300, len(atoms), 3)), axis=0)
@@ -180,7 +180,7 @@ def test_a_trajectory_is_its_frames_one_by_one() -> None:
         assert error(together[frame], alone[0]) < 1e-12
 
 
-def test_a_batch_may_change_cell_and_periodicity() -> None:
+def test_soap_accepts_cells_and_pbc_per_frame() -> None:
     rng = np.random.default_rng(2)
     atoms = rocksalt()
     positions = atoms.positions + rng.normal(0, 0.3, (40, len(atoms), 3))
@@ -195,7 +195,7 @@ def test_a_batch_may_change_cell_and_periodicity() -> None:
     assert error(batch, expected) < 1e-8
 
 
-def test_the_number_of_threads_changes_no_byte() -> None:
+def test_soap_bytes_do_not_depend_on_n_threads() -> None:
     atoms = rocksalt()
     steps = np.random.default_rng(4).normal(0, 0.02, (700, len(atoms), 3))
     walk = atoms.positions + np.cumsum(steps, axis=0)
@@ -209,24 +209,24 @@ def test_the_number_of_threads_changes_no_byte() -> None:
     assert np.array_equal(one, five)
 
 
-def test_many_atoms_are_binned() -> None:
-    """A crystal without noise is its unit cell, however many bins its atoms are sorted into."""
+def test_neighbour_list_of_many_atoms_is_complete() -> None:
+    """A perfect crystal has the spectrum of its unit cell, for any number of bins."""
     small, large = bulk("Cu", cubic=True), bulk("Cu", cubic=True) * (9, 8, 7)
     assert error(spectrum(large), spectrum(small)) < 1e-12
     gas = Atoms("Ar30", np.random.default_rng(0).uniform(-200, 200, (30, 3)))
-    lone = Atoms("Ar")
+    isolated = Atoms("Ar")
     gas.positions[:2] = [[0, 0, 0], [0, 0, 3.8]]
     pair = gas[:2]
-    expected = (2 * spectrum(pair) + 28 * spectrum(lone)) / 30
+    expected = (2 * spectrum(pair) + 28 * spectrum(isolated)) / 30
     assert error(spectrum(gas), expected) < 1e-12
 
 
 @pytest.mark.parametrize("implementation", ["numba", "scalar"])
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 1e-6)])
-def test_neighbours_that_are_rounded_up_to_the_radius(
+def test_soap_of_distances_rounded_up_to_radius(
     dtype: Any, bound: float, implementation: Any
 ) -> None:
-    """In float32 many distances just inside the radius are the radius; so are a few in float64."""
+    """In float32, many distances just below the radius are rounded to the radius; in float64, a few."""
     radius = neighbour_radius(SMALL["r_cut"], SMALL["sigma"])
     inside = radius * (1 - np.geomspace(1e-16, 1e-6, 200))
     pairs = np.zeros((200, 2, 3))
@@ -242,7 +242,7 @@ def test_neighbours_that_are_rounded_up_to_the_radius(
         implementation=implementation,
     )
     expected = reference(pairs, np.zeros((3, 3)), False, [18, 18], **settings)
-    # beyond the radius a neighbour is gone; which side 1e-16 falls on is left to rounding
+    # beyond the radius a neighbour does not count; within 1e-16, rounding decides
     clear = np.abs(np.linalg.norm(pairs[:, 1], axis=1) / radius - 1) > 1e-14
     assert clear.sum() > 100
     assert error(ours[clear], expected[clear]) <= bound
@@ -250,7 +250,7 @@ def test_neighbours_that_are_rounded_up_to_the_radius(
     assert np.abs(ours / ours[clear].mean(axis=0) - 1)[:, ours[0] > 1e-3].max() < 1e-2
 
 
-def test_shapes_and_types() -> None:
+def test_soap_shapes_and_dtypes() -> None:
     atoms = silicon()
     assert spectrum(atoms, dtype=np.float32).dtype == np.float32
     assert spectrum(atoms, dtype=np.float32, implementation="dscribe").dtype == np.float32
@@ -268,7 +268,7 @@ def test_shapes_and_types() -> None:
     assert np.array_equal(spectrum(atoms, species=[14]), spectrum(atoms, species=["Si", "Si"]))
 
 
-def test_species_order_does_not_matter_and_absent_species_are_zero() -> None:
+def test_soap_of_absent_species_is_zero_in_any_species_order() -> None:
     atoms = silicon()
     wide = spectrum(atoms, species=["C", "Si"])
     assert np.array_equal(wide, spectrum(atoms, species=["Si", "C"]))
@@ -279,7 +279,7 @@ def test_species_order_does_not_matter_and_absent_species_are_zero() -> None:
 
 
 @pytest.mark.parametrize("cell", [np.zeros((3, 3)), np.eye(3) * 12.0])
-def test_a_molecule_needs_no_cell(cell: np.ndarray) -> None:
+def test_soap_of_molecule_needs_no_cell(cell: np.ndarray) -> None:
     water = molecule("H2O")
     ours = soap_power_spectrum(
         water.positions, cell, False, water.numbers, species=["H", "O"], **SMALL
@@ -287,13 +287,13 @@ def test_a_molecule_needs_no_cell(cell: np.ndarray) -> None:
     assert error(ours[0], dscribe(water)) <= 1e-8
 
 
-def test_a_slab_needs_no_third_vector() -> None:
+def test_soap_of_slab_needs_no_third_lattice_vector() -> None:
     whole, flat = slab(), slab()
     flat.cell[2] = 0
     assert error(spectrum(flat), spectrum(whole)) < 1e-12
 
 
-def _with(array: np.ndarray, value: float) -> np.ndarray:
+def _with_value(array: np.ndarray, value: float) -> np.ndarray:
     changed = np.array(array, dtype=float)
     changed[0, 0] = value
     return changed
@@ -321,9 +321,9 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
         ({"compression": "mu3"}, "compression: 'mu3'"),
         ({"radial_table": "coarse"}, "radial_table: 'coarse'"),
         ({"implementation": "fortran"}, "implementation: 'fortran'"),
-        ({"positions": _with(np.zeros((8, 3)), np.nan)}, "positions: frame 0 contains NaN"),
+        ({"positions": _with_value(np.zeros((8, 3)), np.nan)}, "positions: frame 0 contains NaN"),
         (
-            {"positions": _with(np.zeros((8, 3)), 1e200)},
+            {"positions": _with_value(np.zeros((8, 3)), 1e200)},
             "positions: frame 0 has coordinates beyond",
         ),
         ({"positions": np.zeros((8, 2))}, r"positions: shape \(8, 2\)"),
@@ -333,14 +333,14 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
         ({"numbers": [14.5] * 8}, "integers"),
         ({"cells": np.zeros((3, 3))}, "span no volume"),
         ({"cells": np.ones((3, 3))}, "span no volume"),
-        ({"cells": _with(np.eye(3), np.inf)}, "cells: frame 0"),
+        ({"cells": _with_value(np.eye(3), np.inf)}, "cells: frame 0"),
         ({"cells": np.eye(3) * 0.1}, f"more than {MAX_NEIGHBOURS} atoms within"),
         ({"cells": np.eye(3) * 0.001}, "images of atoms around the cell"),
         ({"cells": np.zeros((2, 3, 3))}, "cells: shape"),
         ({"pbc": [True, False]}, "pbc: shape"),
     ],
 )
-def test_bad_input_is_named(changes: dict[str, Any], message: str) -> None:
+def test_soap_rejects_invalid_input(changes: dict[str, Any], message: str) -> None:
     atoms = bulk("Si", cubic=True)
     arguments: dict[str, Any] = {
         "positions": atoms.positions,
@@ -355,7 +355,7 @@ def test_bad_input_is_named(changes: dict[str, Any], message: str) -> None:
         soap_power_spectrum(**arguments)
 
 
-def test_the_bad_frame_of_many_is_named() -> None:
+def test_soap_error_gives_index_of_invalid_frame() -> None:
     atoms = rocksalt()
     positions = np.repeat(atoms.positions[None], 400, axis=0)
     positions[311, 2] = positions[311, 1] + atoms.cell[0] - atoms.cell[1]
@@ -367,7 +367,7 @@ def test_the_bad_frame_of_many_is_named() -> None:
 
 @pytest.mark.parametrize(("species", "n_max", "l_max"), [(["Si"], 8, 6), (["H", "C", "O"], 3, 2)])
 @pytest.mark.parametrize("compression", ["off", "mu2", "mu1nu1", "crossover"])
-def test_feature_count_is_that_of_dscribe(
+def test_n_soap_features_equals_dscribe(
     species: list[str], n_max: int, l_max: int, compression: Any
 ) -> None:
     from dscribe.descriptors import SOAP

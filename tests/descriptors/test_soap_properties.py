@@ -1,4 +1,4 @@
-"""Symmetries on structures nobody thought of, and structures that nobody should ask for."""
+"""Symmetries of SOAP on random structures, and errors for invalid ones (hypothesis)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def soap(positions: Any, cell: Any, pbc: Any, numbers: Any, **changes: Any) -> n
 
 @st.composite
 def structures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """One to six atoms, not too close, in a cell that is not too flat."""
+    """One to six atoms with a minimum distance, in a cell of moderate skew."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n_atoms = draw(st.integers(1, 6))
     lengths = np.array(draw(st.tuples(*[st.floats(2.5, 9.0)] * 3)))
@@ -39,21 +39,23 @@ def assert_same(one: np.ndarray, other: np.ndarray) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(structures(), st.integers(0, 2**32 - 1))
-def test_rotation_translation_permutation_and_wrapping(structure: Any, seed: int) -> None:
+def test_soap_is_invariant_under_rotation_translation_permutation_wrapping(
+    structure: Any, seed: int
+) -> None:
     positions, cell, pbc, numbers = structure
     rng = np.random.default_rng(seed)
-    turn = Rotation.random(random_state=seed % 2**31).as_matrix()
+    rotation = Rotation.random(random_state=seed % 2**31).as_matrix()
     order = rng.permutation(len(numbers))
     jumps = rng.integers(-3, 4, positions.shape) * pbc @ cell
-    moved = (positions + jumps + rng.uniform(-20, 20, 3))[order] @ turn.T
+    moved = (positions + jumps + rng.uniform(-20, 20, 3))[order] @ rotation.T
     assert_same(
-        soap(moved, cell @ turn.T, pbc, numbers[order]), soap(positions, cell, pbc, numbers)
+        soap(moved, cell @ rotation.T, pbc, numbers[order]), soap(positions, cell, pbc, numbers)
     )
 
 
 @settings(max_examples=200, deadline=None)
 @given(structures(), st.tuples(*[st.integers(1, 2)] * 3), st.integers(0, 5))
-def test_choice_of_the_cell(structure: Any, repeats: Any, shear: int) -> None:
+def test_soap_does_not_depend_on_choice_of_cell(structure: Any, repeats: Any, shear: int) -> None:
     positions, cell, pbc, numbers = structure
     times = np.where(pbc, repeats, 1)
     steps = np.stack(np.meshgrid(*[np.arange(n) for n in times], indexing="ij"), -1).reshape(-1, 3)
@@ -71,7 +73,7 @@ def test_choice_of_the_cell(structure: Any, repeats: Any, shear: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(structures())
-def test_average_is_that_of_the_atoms(structure: Any) -> None:
+def test_average_equals_mean_over_atoms(structure: Any) -> None:
     positions, cell, pbc, numbers = structure
     each = soap(positions, cell, pbc, numbers, average="off")
     assert_same(each.mean(axis=0), soap(positions, cell, pbc, numbers))
@@ -96,11 +98,11 @@ coordinate = st.one_of(st.floats(-12, 12), st.sampled_from([0.0, 1e-9, 5.0, -5.0
     number=st.sampled_from([*SPECIES, 1]),
     dtype=st.sampled_from([np.float64, np.float32]),
 )
-def test_nothing_crashes_the_process(
+def test_soap_of_any_input_is_finite_or_raises_value_error(
     positions: Any, cell: Any, pbc: Any, number: int, dtype: Any
 ) -> None:
-    """Whatever comes in: finite numbers, or a ValueError that names what is wrong."""
-    complaint = ""
+    """The result is finite, or a ValueError begins with the name of the invalid argument."""
+    message = ""
     try:
         features = soap(
             np.reshape(positions, (-1, 3)),
@@ -110,9 +112,9 @@ def test_nothing_crashes_the_process(
             dtype=dtype,
         )
     except ValueError as error:
-        complaint = str(error)
-    if complaint:
-        assert complaint.split(":")[0] in {"positions", "cells", "numbers"}
+        message = str(error)
+    if message:
+        assert message.split(":")[0] in {"positions", "cells", "numbers"}
     else:
         assert np.isfinite(features).all()
         assert len(positions) > 0

@@ -1,7 +1,8 @@
-"""The record of a campaign's rounds, and when they have done enough."""
+"""Record of a campaign's rounds, and the campaign of each round."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,92 +10,106 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlip_assets.campaign import Campaign, CampaignError, RefreshSettings
-from mlip_assets.refresh.rounds import Rounds
+from mlip_assets.campaign import Campaign, CampaignError
+from mlip_assets.refresh import Round, Rounds
 from mlip_assets.trajectory import FRAME_ID_STRIDE, MAX_ROUNDS, WALKERS_PER_ROUND, round_of
 
-SETTINGS = RefreshSettings(max_rounds=5, covered=0.9, min_error_reduction=0.1, patience=2)
+#: A record as version 0.2 wrote it.
+STORED = """\
+[
+ {
+  "number": 0,
+  "run_ids": [
+   "first"
+  ],
+  "explored_with": null,
+  "known_distance": 1.25,
+  "known_share": null,
+  "n_labels": 24,
+  "error_ratio": null,
+  "model": "0123456789abcdef",
+  "promoted": true,
+  "finished": true
+ },
+ {
+  "number": 1,
+  "run_ids": [
+   "second",
+   "third"
+  ],
+  "explored_with": "0123456789abcdef",
+  "known_distance": null,
+  "known_share": 0.75,
+  "n_labels": null,
+  "error_ratio": null,
+  "model": null,
+  "promoted": false,
+  "finished": false
+ }
+]
+"""
 
 
-def ended(*found: dict[str, float | bool]) -> Rounds:
-    """A first run and refreshes that found this."""
-    rounds = Rounds()
-    for number, values in enumerate([{}, *found]):
-        rounds = rounds.begin(number, f"run {number}", None).record(number, finished=True, **values)
-    return rounds
-
-
-def refresh(known_share: float, error_ratio: float, *, promoted: bool = True) -> dict[str, float]:
-    return {"known_share": known_share, "error_ratio": error_ratio, "promoted": promoted}
-
-
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    rounds = ended(refresh(0.5, 0.7)).begin(2, "killed", "0123456789abcdef")
+def test_rounds_open_reads_what_save_wrote(tmp_path: Path) -> None:
+    rounds = Rounds().begin(0, "first", None).record(0, finished=True, covered_fraction=0.5)
+    rounds = rounds.begin(1, "killed", "0123456789abcdef")
     rounds.save(tmp_path / "rounds.json")
     assert Rounds.open(tmp_path / "rounds.json") == rounds
     assert Rounds.open(tmp_path / "other.json") == Rounds()
 
 
+def test_rounds_file_keeps_the_stored_keys(tmp_path: Path) -> None:
+    """Files of earlier versions are read, and the same record is written with the same bytes."""
+    file = tmp_path / "rounds.json"
+    file.write_text(STORED, encoding="utf-8")
+    rounds = Rounds.open(file)
+    first, second = rounds.rounds
+    assert first.coverage_radius == 1.25
+    assert (second.covered_fraction, second.run_ids) == (0.75, ("second", "third"))
+    rounds.save(file)
+    assert file.read_text(encoding="utf-8") == STORED
+
+
+def test_rounds_open_reads_attribute_names_as_keys(tmp_path: Path) -> None:
+    file = tmp_path / "rounds.json"
+    record = {"number": 0, "run_ids": ["a"], "coverage_radius": 2.0, "covered_fraction": 0.5}
+    file.write_text(json.dumps([record]), encoding="utf-8")
+    expected = Round(0, ("a",), coverage_radius=2.0, covered_fraction=0.5)
+    assert Rounds.open(file).rounds == (expected,)
+
+
 @pytest.mark.parametrize("text", ["", "[{]", '[{"number": 0}]', '{"rounds": 1}'])
-def test_a_torn_record_is_refused_with_a_way_out(tmp_path: Path, text: str) -> None:
+def test_rounds_open_rejects_damaged_file_with_remedy(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rounds.json"
     file.write_text(text)
     with pytest.raises(CampaignError, match=re.escape(str(file)) + ".*restore it, or delete it"):
         Rounds.open(file)
 
 
-def test_a_refresh_that_was_killed_is_gone_on_with() -> None:
+def test_number_of_resumes_interrupted_refresh() -> None:
     rounds = Rounds()
-    assert rounds.number_of("first", refreshing=True) == 0  # nothing to go beyond yet
+    assert rounds.number_of("first", refreshing=True) == 0  # the first run comes before a refresh
     rounds = rounds.begin(0, "first", None).record(0, finished=True)
     assert rounds.number_of("by hand", refreshing=False) == 0
     assert rounds.number_of("second", refreshing=True) == 1
     rounds = rounds.begin(1, "second", "model A")
     assert rounds.number_of("third", refreshing=True) == 1
     resumed = rounds.begin(1, "third", "model B")
-    assert resumed.rounds[1].explored_with == "model A"  # what it began with
-    assert reason_to_stop(resumed, SETTINGS) is None
+    assert resumed.rounds[1].explored_with == "model A"  # the model of the first run of the round
     done = resumed.record(1, finished=True)
-    assert done.number_of("second", refreshing=True) == 1  # steps of it that are run again
+    assert done.number_of("second", refreshing=True) == 1  # assets of that run, executed again
     assert done.number_of("fourth", refreshing=True) == 2
     assert done.number_of("by hand", refreshing=False) == 1
 
 
-@pytest.mark.parametrize(
-    ("found", "reason"),
-    [
-        ([], None),
-        ([refresh(1.0, 1.0)], None),
-        (
-            [refresh(0.95, 0.95), refresh(0.95, 0.97)],
-            "converged: labels covered 95.0 % .* 5.0 %, 3.0 %",
-        ),
-        ([refresh(0.95, 0.95), refresh(0.80, 0.97)], None),
-        ([refresh(0.95, 0.80), refresh(0.95, 0.97)], None),
-        ([refresh(0.95, 0.97), refresh(0.95, 0.80)], None),
-        ([refresh(0.95, 0.97), refresh(0.95, 0.5, promoted=False)], "converged"),
-        ([refresh(0.2, 0.5)] * 5, "5 refreshes done, refresh.max_rounds is 5"),
-    ],
-)
-def test_it_stops_when_neither_the_map_nor_the_error_moves(found, reason) -> None:
-    told = reason_to_stop(ended(*found), SETTINGS)
-    assert told is None if reason is None else re.match(reason, told)
-
-
-def test_a_round_that_is_not_finished_never_stops_the_loop() -> None:
-    converged = ended(refresh(1.0, 1.0), refresh(1.0, 1.0))
-    assert reason_to_stop(converged, SETTINGS)
-    assert converged.begin(3, "more", reason_to_stop(None), SETTINGS) is None
-
-
 @given(st.integers(0, 80), st.integers(0, WALKERS_PER_ROUND - 1), st.integers(0, 10**9 - 1))
-def test_every_round_has_frames_of_its_own(number: int, walker: int, step: int) -> None:
+def test_frame_ids_of_different_rounds_differ(number: int, walker: int, step: int) -> None:
     frame_id = (number * WALKERS_PER_ROUND + walker) * FRAME_ID_STRIDE + step
     assert round_of(frame_id) == number < MAX_ROUNDS
     assert frame_id < 2**53
 
 
-def test_a_refresh_is_the_campaign_with_other_random_numbers() -> None:
+def test_in_round_changes_random_seed_and_sampling_of_campaign() -> None:
     written = Campaign(
         name="si",
         composition="Si",
@@ -114,6 +129,6 @@ def test_a_refresh_is_the_campaign_with_other_random_numbers() -> None:
     assert written.round == 0
 
 
-def test_a_campaign_does_not_go_beyond_itself() -> None:
+def test_campaign_rejects_itself_in_exclude_labelled_in() -> None:
     with pytest.raises(ValueError, match="'si' is this campaign; take it out of the list"):
         Campaign(name="si", composition="Si", sampling={"exclude_labelled_in": ["si"]})
