@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mlip_assets.labelling.engines.engine import Calculation
 from mlip_assets.labelling.structure import is_isolated_atom, with_vacuum
 from mlip_assets.structures import find_molecule, find_prototype
-from mlip_assets.surrogates.finding import Surrogate, find_surrogate
+from mlip_assets.surrogates import Surrogate, find_surrogate
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator

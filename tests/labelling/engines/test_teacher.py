@@ -23,7 +23,7 @@ from mlip_assets.labelling.engines.teacher import (
     screened_nuclei,
     teacher_of,
 )
-from mlip_assets.surrogates.finding import find_surrogate, load_campaign
+from mlip_assets.surrogates import find_surrogate, load_campaign
 from mlip_assets.surrogates.models.bundled import BUNDLED_FOLDER, BUNDLED_NAME, read_description
 from tests.surrogates import surrogate_checks as checks
 
