@@ -25,6 +25,9 @@ OWNERS = ["team:mlip-autopipe"]
 #: Shortest time between two progress events of a run, seconds.
 EVENT_EVERY_S = 10.0
 
+#: Longest metadata key that fits the key column of an asset page in the UI.
+MAX_KEY_LENGTH = 34
+
 #: For temporary errors, such as a full disk or a busy GPU. Wrong input is not retried: see
 #: :func:`pipeline_asset`. Molecular dynamics, labels and training resume, so a second attempt
 #: computes only what is missing.
@@ -174,8 +177,8 @@ def download(context: dg.AssetExecutionContext, name: str, page: str) -> dict[st
     logs = context.instance.compute_log_manager
     if not isinstance(logs, LocalComputeLogManager):
         return {}
-    write_text(logs.get_captured_local_path([context.run_id, name], "html"), page)
-    link = f"[download {name}.html](/logs/{context.run_id}/{name}/html)"
+    write_text(logs.get_captured_local_path([context.run.run_id, name], "html"), page)
+    link = f"[download {name}.html](/logs/{context.run.run_id}/{name}/html)"
     return {f"{name}_download": dg.MetadataValue.md(link)}
 
 

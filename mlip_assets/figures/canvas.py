@@ -65,7 +65,7 @@ def rounded(value: Any, figures: int = FIGURES) -> Any:
     """
     if isinstance(value, dict):
         return {key: rounded(item, figures) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):  # Dagster's own values are named tuples
         return [rounded(item, figures) for item in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.{figures}g}" if abs(value) < 10**figures else f"{value:.0f}")

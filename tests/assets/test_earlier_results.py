@@ -1,138 +1,28 @@
-"""A selection that goes beyond what is labelled, and maps on the axes of another campaign."""
+"""Earlier results: labels of other campaigns and rounds, and the PCA of another campaign."""
 
-import os
-import sys
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pytest
-from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.io import read
 
-from io_managers.storage import Storage
-from mlip_assets.assets.contract import campaign_partitions
 from mlip_assets.assets.seeds import seeds
 from mlip_assets.campaign import CampaignError
 from mlip_assets.definitions import defs
-from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.figures import rounded
 from mlip_assets.sampling import project_frames
 from mlip_assets.trajectory import round_of
-from resources.campaigns import REFRESH_TAG, CampaignFolder
-from resources.compute import ComputeResource
-from resources.dft import DftResource
-from resources.earlier import EarlierResults
 
-TOY_ENGINE = Path(__file__).parents[1] / "labelling"
 N_SAMPLES = 4
-COPPER = """\
-name: {name}
-composition: {composition}
-exploration: {{n_steps: 80, sample_every: 2}}
-descriptors: {{r_cut: {r_cut}, n_max: 3, l_max: 2}}
-sampling: {{n_samples: 4, {sampling}}}
-{more}
-"""
-
-
-class ToyDft(DftResource):
-    """Effective-medium theory through the real ledger and its child processes."""
-
-    calls_file: str
-
-    def engine(self, settings, elements):
-        from toy_engine import ToyEngine
-
-        return ToyEngine(calls_file=self.calls_file)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """``write`` a campaign of copper, ``run`` it from its frames to its labels."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.syspath_prepend(str(TOY_ENGINE))
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TOY_ENGINE), *sys.path]))
-        yield Project(tmp_path_factory.mktemp("beyond"))
+def project(copper_project):
+    return copper_project
 
 
-@pytest.fixture(scope="module")
-def copper(project):
-    """What the first run of a campaign without any of the keys has made."""
-    project.write("copper")
-    return project.run("copper")
-
-
-class Project:
-    """Campaigns of one ledger, on frames that are the same for all."""
-
-    def __init__(self, folder, root=None):
-        self.folder, self.calls = folder, folder / "calls.txt"
-        self.storage = Storage(root=root or str(folder / "data"))
-        self.campaigns = CampaignFolder(folder=str(folder), data=self.storage.root)
-        self.earlier = EarlierResults(storage=self.storage)
-        self.instance = dg.DagsterInstance.ephemeral()
-
-    def write(self, name, sampling="", composition="Cu", r_cut=3.5, more=""):
-        text = COPPER.format(
-            name=name, composition=composition, r_cut=r_cut, sampling=sampling, more=more
-        )
-        (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-        self.instance.add_dynamic_partitions("campaign", [name])
-        return self.campaigns.load(name)
-
-    def run(self, name, only=None, *, refresh=False):
-        """Metadata by asset."""
-
-        @dg.asset(partitions_def=campaign_partitions)
-        def surrogate_trajectory(context: dg.AssetExecutionContext):
-            atoms = bulk("Cu", cubic=True)
-            atoms.info.update(seed_name="crystal", seed_kind="crystal")
-            walkers = plan_walkers(self.campaigns.begin_or_resume_round(context), [atoms], "0" * 64)
-            return run_walkers(walkers, EMT, self.folder / "frames")
-
-        resources = {
-            **{
-                k: type(v)(storage=self.storage)
-                for k, v in defs.resources.items()
-                if hasattr(v, "storage")
-            },
-            "storage": self.storage,
-            "campaigns": self.campaigns,
-            "compute": ComputeResource(n_workers=2),
-            "dft": ToyDft(
-                ledger_path=str(self.folder / "ledger" / "labels.db"), calls_file=str(self.calls)
-            ),
-            "io_manager": dg.mem_io_manager,
-        }
-        names = {"descriptor_matrix", "pca_embedding", "clusters", "selected_frames", "labelled_db"}
-        assets = [a for a in defs.assets if a.key.path[-1] in names]
-        result = dg.materialize(
-            [surrogate_trajectory, *assets],
-            resources=resources,
-            partition_key=name,
-            instance=self.instance,
-            selection=only,
-            tags={REFRESH_TAG: "true"} if refresh else None,
-        )
-        failed = [c.check_name for c in result.get_asset_check_evaluations() if not c.passed]
-        assert set(failed) <= {"better_than_random"}  # of so few frames
-        made = {}
-        for event in result.get_asset_materialization_events():
-            found = event.step_materialization_data.materialization
-            made[found.asset_key.path[-1]] = {k: v.value for k, v in found.metadata.items()}
-        return made
-
-    def selected(self, name):
-        frames = read(self.folder / "data" / name / "selected_frames.extxyz", ":")
-        return {atoms.info["frame_id"] for atoms in frames}
-
-    def n_calls(self):
-        return len(self.calls.read_text().splitlines())
-
-
-def test_without_the_key_a_campaign_chooses_the_same_again(project, copper):
+def test_rerun_selects_the_same_frames(project, copper):
     first = project.selected("copper")
     assert copper["selected_frames"]["n_known_frames"] == 0
     page = Path(copper["selected_frames"]["map_page"])
@@ -146,7 +36,7 @@ def test_without_the_key_a_campaign_chooses_the_same_again(project, copper):
 
 
 @pytest.mark.usefixtures("copper")
-def test_a_refresh_labels_what_the_rounds_before_left_out(project):
+def test_refresh_labels_frames_that_earlier_rounds_did_not_cover(project):
     campaign = project.write("onward", more="refresh: {n_samples: 3}")
     made = project.run("onward")
     assert made["labelled_db"]["dft_calls_made"] == 0  # the first are copper's
@@ -184,7 +74,7 @@ def test_a_refresh_labels_what_the_rounds_before_left_out(project):
 
 
 @pytest.mark.usefixtures("copper")
-def test_only_what_lies_beyond_the_labels_is_chosen(project):
+def test_refresh_selects_only_frames_outside_the_coverage_radius(project):
     campaign = project.write("frontier")
     project.run("frontier")
     project.campaigns.record(campaign, finished=True)
@@ -203,7 +93,7 @@ def test_only_what_lies_beyond_the_labels_is_chosen(project):
 
 
 @pytest.mark.usefixtures("copper")
-def test_another_campaigns_labels_count_as_taken_on_its_own_axes(project):
+def test_exclude_labelled_in_counts_labels_of_another_campaign_in_its_pca(project):
     beyond = project.write("beyond", "exclude_labelled_in: [copper], pca_from: copper")
     made = project.run("beyond")
     assert made["selected_frames"]["n_known_frames"] == N_SAMPLES
@@ -219,7 +109,7 @@ def test_another_campaigns_labels_count_as_taken_on_its_own_axes(project):
 
 
 @pytest.mark.usefixtures("copper")
-def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
+def test_unusable_earlier_results_are_reported_before_computation(project):
     beyond = project.write("beyond", "exclude_labelled_in: [copper, silver]")
     with pytest.raises(
         CampaignError,
@@ -253,14 +143,14 @@ def test_what_cannot_be_used_is_told_before_anything_is_computed(project):
     project.earlier.check(project.write("new", "pca_from: new"))
 
 
-def test_a_refresh_before_the_first_run_has_ended_is_told(project):
+def test_refresh_before_the_end_of_the_first_run_is_an_error(project):
     fresh = project.write("fresh")
     with pytest.raises(CampaignError, match=r"first run is not finished.*make run CAMPAIGN=fresh"):
         project.campaigns.coverage_radius(fresh)
 
 
-def test_the_page_goes_where_the_frames_go(tmp_path):
-    project = Project(tmp_path, root="memory://beyond")
+def test_map_page_is_stored_with_the_selected_frames(tmp_path, new_project):
+    project = new_project(tmp_path, root="memory://beyond")
     project.write("copper")
     made = project.run(
         "copper", only=dg.AssetSelection.all() - dg.AssetSelection.assets("labelled_db")
