@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from mlip_assets.campaign import Campaign, MdBackend
 from mlip_assets.common.progress import Progress
-from mlip_assets.dynamics.exploration import run_walkers
+from mlip_assets.dynamics.exploration import run_walkers, steps_done
 from mlip_assets.dynamics.walker import Walker, plan_walkers
 from mlip_assets.structures import build_seeds
 from mlip_assets.surrogates import Surrogate, campaign_surrogate
+from mlip_assets.surrogates.batch import evaluate
 from mlip_assets.trajectory import Trajectory
+
+#: Seconds until a worker process on the CPU runs its first step. Importing mace-torch and loading the
+#: bundled model took 13 s of CPU time in each of two workers, and 24 s where other programs ran too.
+WORKER_START_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,41 @@ class Exploration:
             There are more walkers than frame identifiers.
         """
         walkers = tuple(plan_walkers(campaign, seeds, surrogate.sha256))
-        wanted = campaign.exploration.md_backend
-        backend = surrogate.engine(wanted, [len(walker.initial_structure) for walker in walkers])
-        return cls(walkers, surrogate, backend)
+        requested = campaign.exploration.md_backend
+        n_atoms = [len(walker.initial_structure) for walker in walkers]
+        return cls(walkers, surrogate, surrogate.md_backend(requested, n_atoms))
 
     def run(
         self, folder: str | os.PathLike[str], n_workers: int, *, progress: Progress | None = None
     ) -> Trajectory:
-        """As :func:`mlip_assets.dynamics.run_walkers`, in ``n_workers`` processes."""
-        calculators = self.surrogate.calculators(n_workers, self.md_backend)
-        return run_walkers(self.walkers, calculators, Path(folder), progress=progress)
+        """As :func:`mlip_assets.dynamics.run_walkers`, in at most ``n_workers`` processes.
+
+        On the CPU, worker processes are started only if the remaining steps take longer than the
+        start of a worker. Otherwise the walkers run in this process, with the same frames.
+        """
+        root = Path(folder)
+        factories = self.surrogate.calculators(n_workers, self.md_backend)
+        remaining = [w for w in self.walkers if steps_done(w, root) < w.settings.n_steps]
+        if self.surrogate.device == "cpu" and min(n_workers, len(remaining)) > 1:
+            calculator = factories[0]()
+            if _estimate_s(calculator, remaining, root) < WORKER_START_S:
+                factories = [lambda: calculator]
+        return run_walkers(self.walkers, factories, root, progress=progress)
+
+
+def _estimate_s(calculator: Calculator, remaining: Sequence[Walker], root: Path) -> float:
+    """Time of the remaining steps in one process, from one evaluation of a walker of median size."""
+    structures = sorted((walker.initial_structure for walker in remaining), key=len)
+    atoms = structures[len(structures) // 2].copy()
+    evaluate(calculator, [atoms])  # the first evaluation also compiles and allocates
+    started = time.perf_counter()
+    evaluate(calculator, [atoms])
+    s_per_atom = (time.perf_counter() - started) / len(atoms)
+    atom_steps = sum(
+        len(walker.initial_structure) * (walker.settings.n_steps - steps_done(walker, root))
+        for walker in remaining
+    )
+    return s_per_atom * atom_steps
 
 
 def explore(
@@ -83,8 +115,9 @@ def explore(
     surrogate
         Gives the forces; None: the one that the campaign names. ``own-model`` has no default.
     n_workers
-        Processes, one core or GPU each; None: one process per GPU, or one on the CPU. A script with
-        several needs ``if __name__ == "__main__":``.
+        Largest number of processes, one core or GPU each; None: one process per GPU, or one on the
+        CPU. Short explorations on the CPU start none. A script with several needs
+        ``if __name__ == "__main__":``.
 
     Returns
     -------

@@ -1,11 +1,17 @@
 """Model systems with exact averages, and walkers of them."""
 
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 
-from mlip_assets.campaign import Campaign
+from mlip_assets.campaign import Campaign, MdBackend
 from mlip_assets.dynamics import plan_walkers
+from mlip_assets.surrogates import Surrogate
 
 #: Bulk modulus of the elastic cell, eV/Å³ (128 GPa).
 STIFFNESS_EV_PER_A3 = 0.8
@@ -45,6 +51,39 @@ class Harmonic(Calculator):
             "forces": -self._k * shift,
             "stress": stress.ravel()[[0, 4, 8, 5, 2, 1]],
         }
+
+
+class SlowHarmonic(Harmonic):
+    """Evaluations take ``delay_s``; ``log`` receives the process of each calculator."""
+
+    def __init__(self, delay_s: float, log: Path) -> None:
+        super().__init__()
+        self._delay_s = delay_s
+        with log.open("a") as stream:
+            stream.write(f"{os.getpid()}\n")
+
+    def calculate(self, *args, **kwargs):
+        time.sleep(self._delay_s)
+        super().calculate(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class HarmonicSurrogate(Surrogate):
+    """A surrogate whose calculators are :class:`SlowHarmonic`."""
+
+    delay_s: float = 0.0
+    log: Path = Path()
+
+    distribution = "ase"
+
+    def elements(self) -> tuple[str, ...]:
+        return ("Cu",)
+
+    def build(self, device: str) -> Calculator:
+        raise NotImplementedError(device)
+
+    def calculator(self, worker: int = 0, md_backend: MdBackend = "ase") -> Calculator:
+        return SlowHarmonic(self.delay_s, self.log)
 
 
 class IdealGas(Calculator):
