@@ -49,9 +49,9 @@ def check_earlier_runs(campaign: Campaign) -> None:
     if not campaign.sampling.exclude_labelled_in and campaign.sampling.pca_from is None:
         return  # importing Dagster takes seconds
     from io_managers.storage import Storage
-    from resources.earlier import EarlierRuns
+    from resources.earlier import EarlierResults
 
-    EarlierRuns(storage=Storage(root=str(data_folder()))).check(campaign)
+    EarlierResults(storage=Storage(root=str(data_folder()))).check(campaign)
 
 
 def plan(campaign: Campaign) -> str:

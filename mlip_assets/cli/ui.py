@@ -30,5 +30,14 @@ def start_ui(port: int) -> int:
             "one with: mlip init my-project"
         )
     print(f"Dagster UI: http://{HOST}:{port}/asset-groups (Ctrl-C stops it)", flush=True)
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(workspace)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "dagster",
+        "dev",
+        "--workspace",
+        str(workspace),
+    ]
     os.execv(sys.executable, [*command, "--host", HOST, "--port", str(port)])  # noqa: S606 (no shell)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlip_assets.cli import main
 from mlip_assets.cli.parser import CAMPAIGN_COMMANDS
 
 ROOT = Path(__file__).parents[2]
@@ -23,15 +24,34 @@ MISTAKES = {
 }
 
 
-def mlip(*arguments, cwd=ROOT, **environment):
+def python_m(*arguments, **environment):
+    """``python -m mlip_assets`` in a new process."""
     return subprocess.run(
         [sys.executable, "-m", "mlip_assets", *map(str, arguments)],
-        cwd=cwd,
+        cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.fixture
+def mlip(monkeypatch, capsys):
+    """Run a command in this process, in the repository; give its status and output."""
+
+    def run(*arguments, **environment):
+        monkeypatch.chdir(ROOT)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # of argparse
+            status = error.code
+        output = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, status, output.out, output.err)
+
+    return run
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -41,7 +61,7 @@ def test_run_reports_a_mistake_before_computing(tmp_path, mistake):
     lines = "name: mine\n" + ("" if "composition" in text else "composition: Si\n") + text
     (tmp_path / "mine.yaml").write_text(lines)
     before = os.times()
-    done = mlip("run", tmp_path / "mine.yaml", MLIP_DATA=str(tmp_path / "data"))
+    done = python_m("run", tmp_path / "mine.yaml", MLIP_DATA=str(tmp_path / "data"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -52,13 +72,13 @@ def test_run_reports_a_mistake_before_computing(tmp_path, mistake):
     assert cpu_s < 5
 
 
-def test_run_suggests_a_campaign_of_a_similar_name():
+def test_run_suggests_a_campaign_of_a_similar_name(mlip):
     done = mlip("run", "quickstrat")
     assert done.returncode == 2
     assert "did you mean 'campaigns/quickstart.yaml'" in done.stderr
 
 
-def test_package_requires_a_promoted_model(tmp_path):
+def test_package_requires_a_promoted_model(mlip, tmp_path):
     done = mlip("package", "quickstart", MLIP_DATA=str(tmp_path))
     assert done.returncode == 2
     assert "campaign 'quickstart' has no promoted model" in done.stderr
@@ -73,11 +93,11 @@ def test_package_requires_a_promoted_model(tmp_path):
             "exclude_labelled_in: [silver]",
             "sampling.exclude_labelled_in: campaign 'silver' has no labels",
         ),
-        ("pca_from: silver", "sampling.pca_from: campaign 'silver' has no map"),
+        ("pca_from: silver", "sampling.pca_from: campaign 'silver' has no embedding"),
     ],
 )
 @pytest.mark.parametrize("command", ["check", "run"])
-def test_check_and_run_report_missing_earlier_results(tmp_path, command, sampling, message):
+def test_check_and_run_report_missing_earlier_results(mlip, tmp_path, command, sampling, message):
     (tmp_path / "onward.yaml").write_text(
         f"name: onward\ncomposition: Si\nsampling: {{{sampling}}}\n", encoding="utf-8"
     )
@@ -88,14 +108,14 @@ def test_check_and_run_report_missing_earlier_results(tmp_path, command, samplin
     assert not (tmp_path / "data").exists()
 
 
-def test_check_prints_the_planned_computation():
+def test_check_prints_the_planned_computation(mlip):
     done = mlip("check", "quickstart")
     assert done.returncode == 0, done.stderr
     assert "sampling     40 of" in done.stdout
     assert "descriptors  252 features per frame\n" in done.stdout
 
 
-def test_check_suggests_compression_of_long_descriptors(tmp_path):
+def test_check_suggests_compression_of_long_descriptors(mlip, tmp_path):
     text = "name: salt\ncomposition: NaCl\ndescriptors: {n_max: 14, l_max: 14}\n"
     (tmp_path / "salt.yaml").write_text(text, encoding="utf-8")
     done = mlip("check", tmp_path / "salt.yaml")
@@ -103,18 +123,18 @@ def test_check_suggests_compression_of_long_descriptors(tmp_path):
     assert "descriptors  6090 features per frame; descriptors.compression reduces" in done.stdout
 
 
-def test_show_prints_a_valid_campaign_file(tmp_path):
+def test_show_prints_a_valid_campaign_file(mlip, tmp_path):
     shown = mlip("show", "quickstart").stdout
     (tmp_path / "quickstart.yaml").write_text(shown, encoding="utf-8")
     assert mlip("show", tmp_path / "quickstart.yaml").stdout == shown
 
 
-def test_version_is_that_of_the_package():
+def test_version_is_that_of_the_package(mlip):
     assert mlip("--version").stdout == f"mlip {version('mlip-autopipe')}\n"
 
 
 @pytest.mark.parametrize("command", ["init", *CAMPAIGN_COMMANDS, "ui"])
-def test_help_describes_each_command(command):
+def test_help_describes_each_command(mlip, command):
     assert command in mlip("--help").stdout
     shown = mlip(command, "--help")
     assert shown.returncode == 0
@@ -122,7 +142,7 @@ def test_help_describes_each_command(command):
 
 
 @pytest.mark.parametrize("arguments", [(), ("rnu", "quickstart"), ("ui", "--port", "many")])
-def test_wrong_arguments_give_status_2(arguments):
+def test_wrong_arguments_give_status_2(mlip, arguments):
     done = mlip(*arguments)
     assert done.returncode == 2
     assert "usage: mlip" in done.stderr

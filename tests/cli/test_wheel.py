@@ -17,12 +17,11 @@ name: tiny
 composition: Ar
 seeds: {kinds: [cluster], cluster_atoms: 4}
 exploration:
-  surrogate: lennard-jones
   temperatures_K: [20]
   n_steps: 40
   sample_every: 2
   replicas: 2
-descriptors: {n_max: 4, l_max: 3}
+descriptors: {implementation: dscribe, n_max: 4, l_max: 3} # compiles no kernels
 sampling: {n_samples: 4}
 """
 
