@@ -9,8 +9,6 @@ give its field the first name as ``serialization_alias``: the first name is stil
 are hashed and stored under it.
 """
 
-from typing import TypeAlias
-
 from mlip_assets.campaign.campaign import Campaign
 from mlip_assets.campaign.file import load
 from mlip_assets.campaign.messages import CampaignError, nearest
@@ -32,10 +30,6 @@ from mlip_assets.campaign.settings.section import NAME_PATTERN, fingerprint
 from mlip_assets.campaign.settings.seeds import SeedSettings
 from mlip_assets.campaign.settings.training import TrainingSettings
 
-#: Names until release 0.3 of the types of ``exploration.md_backend``.
-Engine: TypeAlias = MdBackend
-EngineChoice: TypeAlias = MdBackendChoice
-
 __all__ = [
     "BUNDLED_SURROGATE",
     "NAMED_SURROGATES",
@@ -44,8 +38,6 @@ __all__ = [
     "Campaign",
     "CampaignError",
     "DescriptorSettings",
-    "Engine",
-    "EngineChoice",
     "Ensemble",
     "ExplorationSettings",
     "GateSettings",

@@ -1,13 +1,12 @@
-"""Models that move atoms: how each is found, and how it is asked."""
+"""Surrogates: models that move atoms, their committees and their evaluation.
+
+No weights are loaded and no model's package is imported before a calculator is built.
+"""
 
 from __future__ import annotations
 
 from mlip_assets.surrogates.batch import BatchCalculator, Evaluation, force_spread
-from mlip_assets.surrogates.finding import (
-    campaign_surrogate,
-    find_surrogate,
-    load_campaign,
-)
+from mlip_assets.surrogates.registry import campaign_surrogate, find_surrogate, load_campaign
 from mlip_assets.surrogates.surrogate import Surrogate, SurrogateError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""An evaluation: what a potential says of a frame, and how it is asked about one or many."""
+"""Evaluation of one or many frames: energy, forces and stress from any ASE calculator."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Energy, forces and stress of a frame; as ``atoms.calc`` it hands them to ASE."""
+    """Energy, forces and stress of a frame; as ``atoms.calc`` it returns them to ASE."""
 
     energy_eV: float
     forces: NDArray[np.float64]
     """``(n_atoms, 3)``, eV/Å."""
     stress: NDArray[np.float64] | None = None
-    """``(6,)`` in Voigt's order, eV/Å³; None unless periodic in all three directions."""
+    """``(6,)`` in Voigt order, eV/Å³; None unless periodic in all three directions."""
     force_spread: NDArray[np.float64] | None = None
-    """``(n_atoms,)``, eV/Å: how far the members of a committee disagree; None without one."""
+    """``(n_atoms,)``, eV/Å, as :func:`force_spread`; None without a committee."""
 
     def get_forces(self, _: Atoms) -> NDArray[np.float64]:
-        """For ASE, which changes what it gets."""
+        """A copy, because ASE changes the array it gets."""
         return self.forces.copy()
 
     def get_stress(self, _: Atoms) -> NDArray[np.float64]:
-        """For ASE."""
+        """A copy, as of the forces."""
         assert self.stress is not None, "not periodic in all directions"
         return self.stress.copy()
 
 
 def force_spread(forces: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the members of a committee disagree about each atom, eV/Å.
+    """Standard deviation of the forces of a committee's members, per atom.
 
-    The root mean square distance of the members' forces from their mean.
+    The root mean square distance of the members' force vectors from their mean.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def force_spread(forces: NDArray[np.float64]) -> NDArray[np.float64]:
     Returns
     -------
     NDArray[np.float64]
-        ``(n_atoms,)``; its largest value is the spread of a frame, ``force_spread_eV_per_A``.
+        ``(n_atoms,)``, eV/Å; its maximum is the spread of a frame, ``force_spread_eV_per_A``.
     """
     distances = np.linalg.norm(forces - forces.mean(axis=0), axis=2)
     spread: NDArray[np.float64] = np.sqrt((distances**2).mean(axis=0))
@@ -56,31 +56,31 @@ def force_spread(forces: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @runtime_checkable
 class BatchCalculator(Protocol):
-    """An ASE calculator that can also take many frames at once."""
+    """An ASE calculator that can also evaluate many frames in one call."""
 
     batch_atoms: int | None
-    """Atoms that are worth taking at once, or None: as many as there are."""
+    """Number of atoms per call up to which a batch is faster; None: no limit."""
 
     def calculate_batch(self, frames: Sequence[Atoms]) -> list[Evaluation]:
-        """Evaluate frames, each as if it were alone."""
+        """Evaluate frames; each result is independent of the other frames."""
 
 
 def evaluate(calculator: Calculator, frames: Sequence[Atoms]) -> list[Evaluation]:
-    """Ask a calculator about frames, all at once where it can."""
+    """Evaluate frames, in one call if the calculator supports batches."""
     if isinstance(calculator, BatchCalculator):
         return calculator.calculate_batch(frames)
     return [_evaluate_one(calculator, atoms) for atoms in frames]
 
 
 def _evaluate_one(calculator: Calculator, atoms: Atoms) -> Evaluation:
-    # Not through ``atoms.get_forces()``: it would look for changes, and there always are some.
+    # Not ``atoms.get_forces()``, which compares with the previous atoms: they always differ.
     properties = ["energy", "forces", "stress"] if atoms.pbc.all() else ["energy", "forces"]
     calculator.calculate(atoms, properties, all_changes)
-    found = calculator.results
-    spread = found.get("force_spread")
+    results = calculator.results
+    spread = results.get("force_spread")
     return Evaluation(
-        energy_eV=float(found["energy"]),
-        forces=np.asarray(found["forces"], dtype=np.float64),
-        stress=np.asarray(found["stress"], dtype=np.float64) if atoms.pbc.all() else None,
+        energy_eV=float(results["energy"]),
+        forces=np.asarray(results["forces"], dtype=np.float64),
+        stress=np.asarray(results["stress"], dtype=np.float64) if atoms.pbc.all() else None,
         force_spread=None if spread is None else np.asarray(spread, dtype=np.float64),
     )

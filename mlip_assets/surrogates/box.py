@@ -1,4 +1,4 @@
-"""Structures that are not periodic in all directions, for programs that want them to be."""
+"""Structures that are not periodic in all directions, for programs that require periodicity."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from ase.geometry import complete_cell
 
 
 class BoxedCalculator(Calculator):
-    """Hands what is not periodic in all directions over in a box where no two images meet.
+    """Evaluates each structure in a periodic box whose images do not interact.
 
-    matgl takes a slab, periodic in two directions, for a molecule, and has no virial for either;
-    CHGNet needs a cell for a molecule that has none.
+    matgl treats a slab, periodic in two directions, as a molecule, and has no virial for either.
+    CHGNet requires a cell, which a molecule does not have.
+
+    Parameters
+    ----------
+    periodic
+        The ASE calculator of the model.
+    r_cut
+        Cut-off radius of the model, Å.
     """
 
     def __init__(self, periodic: Any, r_cut: float) -> None:
@@ -28,10 +35,10 @@ class BoxedCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Energy eV, forces eV/Å, and stress eV/Å³ where the cell has a volume."""
+        """Compute energy (eV), forces (eV/Å) and, if the cell has a volume, stress (eV/Å³)."""
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert isinstance(self.atoms, Atoms)
-        boxed = boxed_in(self.atoms, margin_A=self._r_cut + 1)
+        boxed = add_periodic_box(self.atoms, margin_A=self._r_cut + 1)
         self._periodic.calculate(boxed)
         found = self._periodic.results
         self.results = {
@@ -45,7 +52,7 @@ class BoxedCalculator(Calculator):
             )
 
 
-def boxed_in(atoms: Atoms, margin_A: float) -> Atoms:
+def add_periodic_box(atoms: Atoms, margin_A: float) -> Atoms:
     """The same atoms, periodic in all directions, with images ``margin_A`` apart in the new ones."""
     boxed = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
     cell = complete_cell(atoms.cell)

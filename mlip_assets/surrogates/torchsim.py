@@ -1,13 +1,12 @@
 """torch-sim: many structures in one call of a model (Cohen et al., arXiv:2508.06628).
 
-Walkers stay what they are, with a thermostat, guards and checkpoints each; only what they ask of
-the model goes through it together. So a walker can change from one engine to the other, and every
-ensemble, guard and retry works with both.
+Only the evaluation of the model is batched. Thermostat, guards and checkpoints stay with each
+walker, so that every ensemble works with both backends and a walker can change its backend.
 
-What a frame gets must not depend on the frames beside it, or a walker that resumes would leave its
-unbroken course. On a processor it would: what is left over when rows are dealt out to vector
-registers is rounded otherwise. So every batch is filled up to whole registers, with atoms out of
-reach of each other and pairs beyond the cut-off, and then each frame has the same bits in all.
+The result of a frame must not depend on the other frames of its batch: otherwise a resumed walker
+would not give the frames of an uninterrupted run. On a CPU it would depend on them, in the last bit,
+because the rows that do not fill a vector register are rounded differently. Each batch is therefore
+padded to full registers, with non-interacting atoms and pairs beyond the cut-off.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import NDArray
 
 from mlip_assets.common.files import write_text
-from mlip_assets.surrogates import Evaluation
-from mlip_assets.surrogates.box import boxed_in
+from mlip_assets.surrogates.batch import Evaluation
+from mlip_assets.surrogates.box import add_periodic_box
 from mlip_assets.surrogates.surrogate import SurrogateError
 
 if TYPE_CHECKING:
@@ -33,42 +32,42 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Rows of a batch come in multiples of these: PyTorch's loops take four registers of 16 floats.
+#: Rows of a batch are padded to multiples of these: PyTorch's loops use four registers of 16 floats.
 _ATOMS_STEP, _PAIRS_STEP = 16, 64
-#: What PyTorch's allocator, the driver and cuBLAS say; only the first has an exception of its own.
+#: Messages of PyTorch's allocator, the driver and cuBLAS; only the first has its own exception.
 _OUT_OF_MEMORY = ("out of memory", "alloc_failed")
 
 
 class TorchSimCalculator(Calculator):
-    """A model of torch-sim as an ASE calculator that also takes many frames at once.
+    """A model of torch-sim as an ASE calculator that can also evaluate many frames in one call.
 
-    When a batch does not fit into the memory of the GPU, half of it is tried, and the size that was
-    too large is remembered, in this process and in ``limits`` for those to come.
+    If a batch exceeds the memory of the GPU, it is halved. The new limit is stored for this process,
+    and in the file ``limits`` for later ones.
 
     Parameters
     ----------
     model
-        torch-sim's, on its device.
+        The torch-sim model, on its device.
     r_cut
         Cut-off radius of the model, Å.
     batch_atoms
-        Atoms worth taking at once; None: as many as fit.
+        Largest number of atoms per call; None: all.
     limits
-        File in which batch sizes are remembered.
-    limited
-        Name of what they hold for: this model on this device.
+        JSON file of batch sizes.
+    limits_key
+        Key in this file: the model and the device.
     """
 
     def __init__(
-        self, model: Any, *, r_cut: float, batch_atoms: int | None, limits: Path, limited: str
+        self, model: Any, *, r_cut: float, batch_atoms: int | None, limits: Path, limits_key: str
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.implemented_properties = ["energy", "free_energy", "forces", "stress"]
         self._model, self._r_cut = model, r_cut
-        self._limits, self._limited = limits, limited
+        self._limits, self._limits_key = limits, limits_key
         self._neighbour_list, model.neighbor_list_fn = model.neighbor_list_fn, self._neighbours
         self._composition: tuple[list[int], NDArray[np.int64]] | None = None
-        self.batch_atoms = self._remembered().get(limited, batch_atoms)
+        self.batch_atoms = self._stored_limits().get(limits_key, batch_atoms)
 
     def calculate(
         self,
@@ -76,7 +75,7 @@ class TorchSimCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """One frame: energy eV, forces eV/Å, and stress eV/Å³ where it is periodic."""
+        """Evaluate one frame: energy eV, forces eV/Å, and stress eV/Å³ if periodic."""
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert isinstance(self.atoms, Atoms)
         (found,) = self.calculate_batch([self.atoms])
@@ -89,12 +88,12 @@ class TorchSimCalculator(Calculator):
             self.results["stress"] = found.stress
 
     def calculate_batch(self, frames: Sequence[Atoms]) -> list[Evaluation]:
-        """Evaluate frames in as few calls as the memory allows.
+        """Evaluate frames in as few calls as the memory permits.
 
         Raises
         ------
         SurrogateError
-            One frame alone does not fit.
+            A single frame exceeds the memory.
         """
         found: list[Evaluation] = []
         while len(found) < len(frames):
@@ -106,14 +105,14 @@ class TorchSimCalculator(Calculator):
                     raise
                 if len(batch) == 1:
                     raise SurrogateError(
-                        f"exploration.device: {len(batch[0])} atoms do not fit into the memory of "
+                        f"exploration.device: {len(batch[0])} atoms exceed the memory of "
                         f"{self._model.device} ({error}); use smaller seeds, or 'device: cpu'"
                     ) from error
-                self._back_off(sum(map(len, batch)))
+                self._reduce_batch(sum(map(len, batch)))
         return found
 
     def _next_batch(self, frames: Sequence[Atoms]) -> Sequence[Atoms]:
-        """As many of the first frames as fit, and always one."""
+        """As many of the first frames as the limit permits, and at least one."""
         if self.batch_atoms is None:
             return frames
         n_atoms = np.cumsum([len(atoms) for atoms in frames])
@@ -125,10 +124,10 @@ class TorchSimCalculator(Calculator):
 
         # The state of torch-sim 0.3 is periodic in all directions or in none, for all systems.
         boxed = [
-            atoms if atoms.pbc.all() else boxed_in(atoms, margin_A=self._r_cut + 1)
+            atoms if atoms.pbc.all() else add_periodic_box(atoms, margin_A=self._r_cut + 1)
             for atoms in frames
         ]
-        boxed.append(self._filler(boxed))
+        boxed.append(self._padding(boxed))
         self._systems_left, self._n_pairs = len(boxed), 0
         sizes = [len(atoms) for atoms in boxed]
         numbers = np.concatenate([atoms.numbers for atoms in boxed])
@@ -145,22 +144,22 @@ class TorchSimCalculator(Calculator):
         if self._composition is None or not (
             self._composition[0] == sizes and np.array_equal(self._composition[1], numbers)
         ):
-            # It looks for changes in the atoms, but not in how they are shared out among systems.
+            # The model detects changed atoms, but not a changed assignment of atoms to systems.
             self._model.setup_from_system_idx(state.atomic_numbers, state.system_idx)
             self._composition = (sizes, numbers)
-        answer = {name: value.cpu().double().numpy() for name, value in self._model(state).items()}
-        forces = np.split(answer["forces"], np.cumsum(sizes)[:-1])
+        results = {name: value.cpu().double().numpy() for name, value in self._model(state).items()}
+        forces = np.split(results["forces"], np.cumsum(sizes)[:-1])
         return [
             Evaluation(
-                energy_eV=float(answer["energy"][number]),
+                energy_eV=float(results["energy"][number]),
                 forces=forces[number],
-                stress=_voigt(answer["stress"][number]) if atoms.pbc.all() else None,
+                stress=_voigt(results["stress"][number]) if atoms.pbc.all() else None,
             )
             for number, atoms in enumerate(frames)
         ]
 
-    def _filler(self, frames: Sequence[Atoms]) -> Atoms:
-        """A system of lone atoms that completes the last register."""
+    def _padding(self, frames: Sequence[Atoms]) -> Atoms:
+        """A system of isolated atoms that completes the last register."""
         n_atoms = _ATOMS_STEP - sum(map(len, frames)) % _ATOMS_STEP
         spacing = 2 * self._r_cut
         atoms = Atoms(frames[0].numbers[:1].repeat(n_atoms), pbc=True)
@@ -171,7 +170,7 @@ class TorchSimCalculator(Calculator):
     def _neighbours(
         self, positions: torch.Tensor, cell: torch.Tensor, pbc: bool, cutoff: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The neighbour list of one system; of the last, the filler, pairs to complete registers."""
+        """Neighbour list of one system; for the last, the padding, pairs that fill the registers."""
         pairs, shifts = self._neighbour_list(positions, cell, pbc, cutoff)
         self._systems_left -= 1
         self._n_pairs += pairs.shape[1]
@@ -186,20 +185,22 @@ class TorchSimCalculator(Calculator):
 
         return torch.as_tensor(values, dtype=self._model.dtype, device=self._model.device)
 
-    def _back_off(self, n_atoms: int) -> None:
+    def _reduce_batch(self, n_atoms: int) -> None:
         import torch
 
         torch.cuda.empty_cache()
         self.batch_atoms = n_atoms // 2
         _log.warning(
-            "%d atoms at once do not fit into the memory of %s; going on with %d",
+            "%d atoms per batch exceed the memory of %s; continuing with %d",
             n_atoms,
             self._model.device,
             self.batch_atoms,
         )
-        write_text(self._limits, json.dumps(self._remembered() | {self._limited: self.batch_atoms}))
+        write_text(
+            self._limits, json.dumps(self._stored_limits() | {self._limits_key: self.batch_atoms})
+        )
 
-    def _remembered(self) -> dict[str, int]:
+    def _stored_limits(self) -> dict[str, int]:
         if not self._limits.exists():
             return {}
         limits: dict[str, int] = json.loads(self._limits.read_text(encoding="utf-8"))

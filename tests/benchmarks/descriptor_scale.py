@@ -82,7 +82,7 @@ def real_trajectory(work: Path, n_atoms: int) -> Trajectory:
     from ase.build import bulk
 
     from mlip_assets.dynamics import plan_walkers, run_walkers
-    from mlip_assets.surrogates.finding import find_surrogate
+    from mlip_assets.surrogates import find_surrogate
 
     repeats = round((n_atoms / 8) ** (1 / 3))
     atoms = bulk("Si", cubic=True).repeat(repeats)

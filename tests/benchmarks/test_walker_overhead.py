@@ -12,7 +12,7 @@ from ase.build import bulk
 
 from mlip_assets.campaign import Campaign
 from mlip_assets.dynamics import plan_walkers, run_walker
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 
 N_STEPS, N_ROUNDS = 40, 3
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 from tests.benchmarks.walker_throughput import rates
 
 

@@ -19,7 +19,7 @@ from ase.build import bulk
 from mlip_assets.campaign import Campaign
 from mlip_assets.compute.devices import describe_devices
 from mlip_assets.dynamics import plan_walkers, run_walkers
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 
 ENGINES = ("ase", "torchsim")
 #: Cubic cells of silicon by their number of atoms.

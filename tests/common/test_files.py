@@ -1,4 +1,4 @@
-"""Durable writing: whole or not at all, here and on other file systems."""
+"""Atomic writing on local and other file systems."""
 
 import pytest
 from upath import UPath
@@ -6,7 +6,7 @@ from upath import UPath
 from mlip_assets.common.files import local_copy, sha256_of_file, write_atomically, write_text
 
 
-def test_nothing_appears_when_the_writer_fails(tmp_path):
+def test_write_atomically_leaves_nothing_after_an_error(tmp_path):
     target = tmp_path / "folder" / "value.txt"
     write_text(target, "first")
     with pytest.raises(RuntimeError, match="half way"), write_atomically(target) as temporary:
@@ -16,12 +16,12 @@ def test_nothing_appears_when_the_writer_fails(tmp_path):
     assert [file.name for file in target.parent.iterdir()] == ["value.txt"]
 
 
-def test_suffix_is_kept_because_writers_choose_by_it(tmp_path):
+def test_write_atomically_keeps_suffix(tmp_path):
     with write_atomically(tmp_path / "array.npz") as temporary:
         assert temporary.suffix == ".npz"
 
 
-def test_other_file_systems():
+def test_write_atomically_supports_other_file_systems():
     target = UPath("memory://bucket/folder/value.txt")
     write_text(target, "hello")
     assert target.read_text() == "hello"

@@ -1,4 +1,4 @@
-"""Devices: what auto means with no, one and four GPUs; who works where; how busy they are."""
+"""Devices: ``auto`` with zero, one and four GPUs; assignment of workers; GPU readings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlip_assets.compute.devices import (
     find_devices,
     read_gpus,
 )
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 from mlip_assets.surrogates.models import mace
 from resources.compute import ComputeResource
 
@@ -30,7 +30,7 @@ GPU-bbbb, NVIDIA H200, 143771, 40960, [N/A]
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``gpus(n)`` makes torch see n GPUs."""
+    """``gpus(n)`` makes torch report n GPUs."""
 
     def see(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
@@ -58,22 +58,24 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
         ("cuda:3", 4, ("cuda:3",)),
     ],
 )
-def test_what_a_setting_means(gpus: Any, setting: str, count: int, found: Any) -> None:
+def test_find_devices_resolves_setting(gpus: Any, setting: str, count: int, found: Any) -> None:
     gpus(count)
     assert find_devices(setting, "exploration.device") == found
 
 
 @pytest.mark.parametrize(
-    ("setting", "count", "said"),
+    ("setting", "count", "message"),
     [("cuda", 0, "sees no CUDA device"), ("cuda:2", 2, "sees 2 CUDA devices, counted from 0")],
 )
-def test_no_such_device(gpus: Any, setting: str, count: int, said: str) -> None:
+def test_find_devices_refuses_missing_device(
+    gpus: Any, setting: str, count: int, message: str
+) -> None:
     gpus(count)
-    with pytest.raises(DeviceError, match=f"exploration.device: '{setting}'.*{said}"):
+    with pytest.raises(DeviceError, match=f"exploration.device: '{setting}'.*{message}"):
         find_devices(setting, "exploration.device")
 
 
-def test_one_worker_a_gpu_in_turn(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_assigned_to_gpus_in_turn(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(3)
     surrogate = find_surrogate("bundled", device="auto", dtype="float32")
     assert ComputeResource().workers(surrogate.devices) == 3
@@ -85,14 +87,14 @@ def test_one_worker_a_gpu_in_turn(gpus: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert built == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
 
 
-def test_metadata_names_the_gpus_and_nothing_on_the_cpu(gpus: Any) -> None:
+def test_describe_devices_names_gpus_only(gpus: Any) -> None:
     gpus(2)
     described = describe_devices(("cuda:0", "cuda:1"))
     assert described == {"n_gpus": 2, "gpu_name": "NVIDIA H200", "gpu_memory_GiB": 140.0}
     assert describe_devices(("cpu",)) == {}
 
 
-def test_cuequivariance_is_used_on_a_gpu_when_all_of_it_is_installed(monkeypatch: Any) -> None:
+def test_kernels_are_cuequivariance_on_gpu_if_installed(monkeypatch: Any) -> None:
     there: set[str] = set()
     monkeypatch.setattr(mace, "find_spec", lambda name: name if name in there else None)
     assert mace.kernels("cuda:0") == "e3nn"
@@ -105,7 +107,7 @@ def test_cuequivariance_is_used_on_a_gpu_when_all_of_it_is_installed(monkeypatch
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``nvidia_smi(text)`` puts a program of that name, which prints the text, on the path."""
+    """``nvidia_smi(text)`` adds a program of that name, which prints the text, to the path."""
 
     def install(text: str, exit_code: int = 0) -> None:
         program = tmp_path / "nvidia-smi"
@@ -116,23 +118,23 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return install
 
 
-def test_readings(nvidia_smi: Any) -> None:
+def test_read_gpus_parses_nvidia_smi(nvidia_smi: Any) -> None:
     nvidia_smi(LISTED.format(busy=93))
     first, second = read_gpus()
     assert (first.uuid, first.name, first.utilisation_percent) == ("GPU-aaaa", "NVIDIA H200", 93)
     assert first.memory_GiB == pytest.approx(140.4, abs=0.01)
     assert second.memory_used_GiB == 40.0
-    assert second.utilisation_percent != second.utilisation_percent  # it is not told: NaN
+    assert second.utilisation_percent != second.utilisation_percent  # not available: NaN
 
 
-def test_a_failing_or_missing_nvidia_smi_is_no_gpu(nvidia_smi: Any, monkeypatch: Any) -> None:
+def test_read_gpus_is_empty_without_nvidia_smi(nvidia_smi: Any, monkeypatch: Any) -> None:
     nvidia_smi("", exit_code=9)
     assert read_gpus() == []
     monkeypatch.setenv("PATH", "")
     assert read_gpus() == []
 
 
-def test_the_watch_sums_up_the_gpus_it_was_given(nvidia_smi: Any, gpus: Any) -> None:
+def test_gpu_watch_summarises_given_gpus(nvidia_smi: Any, gpus: Any) -> None:
     gpus(1)
     nvidia_smi(LISTED.format(busy=80))
     with GpuWatch(("cuda:0",), interval_s=0.02) as watch:
@@ -148,7 +150,7 @@ def test_the_watch_sums_up_the_gpus_it_was_given(nvidia_smi: Any, gpus: Any) -> 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 @pytest.mark.parametrize("name", ["bundled", "chgnet"])
-def test_forces_on_the_gpu_are_those_of_the_cpu(name: str) -> None:
+def test_gpu_forces_agree_with_cpu_forces(name: str) -> None:
     import numpy as np
 
     from tests.surrogates import surrogate_checks as checks

@@ -7,7 +7,7 @@ from mlip_assets.labelling import GpawEngine
 from resources.dft import DftResource
 
 
-def test_settings_become_an_engine_and_a_ledger(tmp_path: Path) -> None:
+def test_dft_resource_makes_engine_and_ledger(tmp_path: Path) -> None:
     resource = DftResource(ledger_path=str(tmp_path / "ledger" / "labels.db"))
     settings = LabellingSettings(
         cutoff_eV=275.0, k_spacing_per_A=0.5, energy_convergence_eV=1e-5, xc="LDA"

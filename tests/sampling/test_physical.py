@@ -16,7 +16,7 @@ from mlip_assets.campaign import Campaign, DescriptorSettings
 from mlip_assets.descriptors import soap_power_spectrum
 from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.sampling import direct_select
-from mlip_assets.surrogates.finding import find_surrogate
+from mlip_assets.surrogates import find_surrogate
 
 #: Averaged bond-order parameter of a frame: every solid one is above, every liquid one below.
 SOLID, LIQUID = 0.45, 0.28

@@ -1,4 +1,4 @@
-"""What every surrogate must pass, whatever weights it has."""
+"""Checks for every surrogate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def moved(atoms: Atoms, calculator: Any, **changes: Any) -> Atoms:
 
 
 def check_forces_and_stress(calculator: Any, composition: str, tolerance: float = 0.02) -> None:
-    """Forces are minus the gradient of the energy, and the stress that by strain over volume."""
+    """Forces are minus the energy gradient; stress is the strain derivative over the volume."""
     atoms = moved(CRYSTALS[composition], calculator)
     forces, stress = atoms.get_forces(), atoms.get_stress()
     assert forces.shape == (8, 3)
@@ -59,7 +59,7 @@ def check_forces_and_stress(calculator: Any, composition: str, tolerance: float 
 
 
 def check_symmetries(calculator: Any, composition: str) -> None:
-    """Another order of the atoms, a repeated cell and a turned one change nothing."""
+    """Invariance under permutation, repetition and rotation."""
     atoms = moved(CRYSTALS[composition], calculator)
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
     order = np.random.default_rng(1).permutation(8)
@@ -77,7 +77,7 @@ def check_symmetries(calculator: Any, composition: str) -> None:
 
 
 def check_boundaries(calculator: Any) -> None:
-    """A slab is periodic in its plane alone; a molecule needs no cell."""
+    """A slab is periodic in two directions; a molecule needs no cell."""
     slab = fcc111("Cu", (2, 2, 3), vacuum=9.0)
     slab.rattle(0.05, seed=2)
     energies = []
@@ -97,13 +97,13 @@ def check_boundaries(calculator: Any) -> None:
     assert abs(bare.get_potential_energy() - block.get_potential_energy()) < 2e-3
 
 
-def check_travels(surrogate: Any) -> None:
-    """A worker process gets the same surrogate."""
+def check_is_picklable(surrogate: Any) -> None:
+    """A worker process receives an equal surrogate."""
     assert pickle.loads(pickle.dumps(surrogate)) == surrogate
 
 
 def lattice_constant(calculator: Any, atoms: Atoms) -> float:
-    """Edge (Å) of least energy of a cubic crystal, by a quartic through nine points within 3 %."""
+    """Lattice constant (Å) of a cubic crystal: minimum of a quartic fit to nine points within 3 %."""
     edges = atoms.cell.lengths()[0] * np.linspace(0.97, 1.03, 9)
     energies = []
     for edge in edges:
@@ -118,7 +118,7 @@ def lattice_constant(calculator: Any, atoms: Atoms) -> float:
 
 
 def check_exploration(surrogate: Any, composition: str, folder: Path) -> None:
-    """From seeds to stored frames, as a run does it; a crystal at 300 K stays one."""
+    """From seeds to stored frames; a crystal at 300 K remains crystalline."""
     kinds = ("crystal", "rattled", "cluster")
     exploration = {"temperatures_K": [300], "n_steps": 40, "sample_every": 10, "timestep_fs": 1.0}
     campaign = Campaign(
@@ -143,7 +143,7 @@ def check_exploration(surrogate: Any, composition: str, folder: Path) -> None:
 
 
 def check_resume(surrogate: Any, folder: Path) -> None:
-    """A walker that stops after 10 steps and goes on with a new calculator ends as an unbroken one."""
+    """A walker interrupted after 10 steps gives the frames of an uninterrupted one."""
 
     def positions(place: Path, n_steps: int) -> np.ndarray:
         atoms = CRYSTALS["Si"].copy()

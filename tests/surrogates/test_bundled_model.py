@@ -1,4 +1,4 @@
-"""The bundled surrogate: safe to load, whole, and a potential in the physical sense."""
+"""The bundled surrogate: safe to load, complete, and physically correct."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def copied(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_loading_unpickles_nothing_and_leaves_the_default_type_alone(
+def test_load_bundled_unpickles_nothing_and_keeps_default_dtype(
     module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pickle
@@ -71,17 +71,17 @@ def test_loading_unpickles_nothing_and_leaves_the_default_type_alone(
     assert torch.get_default_dtype() == before
 
 
-def test_the_files_are_small() -> None:
+def test_bundled_files_are_small() -> None:
     assert sum(path.stat().st_size for path in BUNDLED_FOLDER.iterdir()) < 1_000_000
 
 
-def test_the_recorded_hash_is_that_of_the_weights(module: Any) -> None:
+def test_bundled_hash_matches_weights(module: Any) -> None:
     description = read_description(BUNDLED_FOLDER, BUNDLED_NAME)
     assert state_dict_sha256(module) == description["state_dict_sha256"]
     assert description["state_dict_sha256"] in (BUNDLED_FOLDER / "MODEL_CARD.md").read_text()
 
 
-def test_the_hash_sees_a_changed_weight_and_a_changed_type() -> None:
+def test_state_dict_sha256_depends_on_weights_and_types() -> None:
     import torch
 
     layer = torch.nn.Linear(3, 2)
@@ -93,25 +93,25 @@ def test_the_hash_sees_a_changed_weight_and_a_changed_type() -> None:
     assert len({original, state_dict_sha256(changed), state_dict_sha256(layer.double())}) == 3
 
 
-def test_swapped_weights_are_refused(copied: Path) -> None:
+def test_load_model_refuses_other_weights(copied: Path) -> None:
     weights = copied / f"{BUNDLED_NAME}.npz"
     with np.load(weights, allow_pickle=False) as arrays:
         state = {key: arrays[key] for key in arrays.files}
     key = next(k for k in state if k.endswith("weight"))
     state[key] = state[key] + np.float32(0.01)
     np.savez(weights, **state)
-    with pytest.raises(ValueError, match="not of the same export"):
+    with pytest.raises(ValueError, match="of different exports"):
         load_model(copied, BUNDLED_NAME)
 
 
-def test_another_format_version_is_refused(copied: Path) -> None:
+def test_load_model_refuses_other_format_version(copied: Path) -> None:
     path = copied / f"{BUNDLED_NAME}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
     with pytest.raises(ValueError, match="format_version is 99"):
         load_model(copied, BUNDLED_NAME)
 
 
-def test_export_and_load_keep_energies_and_forces(
+def test_export_model_round_trip_keeps_energies_and_forces(
     module: Any, calculator: Any, silicon: Atoms, tmp_path: Path
 ) -> None:
     export_model(module, tmp_path, "again", {"teacher": "a test"})
@@ -126,14 +126,14 @@ def test_export_and_load_keep_energies_and_forces(
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-10)
 
 
-def test_a_model_of_another_class_is_refused(tmp_path: Path) -> None:
+def test_export_model_refuses_other_class(tmp_path: Path) -> None:
     import torch
 
     with pytest.raises(ValueError, match="cannot export Linear"):
         export_model(torch.nn.Linear(2, 2), tmp_path, "linear")
 
 
-def test_elements(calculator: Any) -> None:
+def test_bundled_elements(calculator: Any) -> None:
     from ase.data import atomic_numbers
 
     assert read_description(BUNDLED_FOLDER, BUNDLED_NAME)["elements"] == ELEMENTS
@@ -142,7 +142,7 @@ def test_elements(calculator: Any) -> None:
 
 
 @pytest.mark.parametrize("formula", ["Si8", "NaCl", "Ar3"])
-def test_forces_are_minus_the_gradient(calculator: Any, silicon: Atoms, formula: str) -> None:
+def test_bundled_forces_are_energy_gradient(calculator: Any, silicon: Atoms, formula: str) -> None:
     atoms = {
         "Si8": silicon,
         "NaCl": bulk("NaCl", "rocksalt", 5.7, cubic=True),
@@ -163,7 +163,7 @@ def test_forces_are_minus_the_gradient(calculator: Any, silicon: Atoms, formula:
         assert forces[index, axis] == pytest.approx(-gradient, abs=2e-5)
 
 
-def test_energy_is_invariant_and_forces_turn_with_the_atoms(
+def test_bundled_energy_is_invariant_and_forces_are_equivariant(
     calculator: Any, silicon: Atoms
 ) -> None:
     silicon.calc = calculator
@@ -198,7 +198,7 @@ def _equilibrium(calculator: Any, atoms: Atoms, lengths: np.ndarray) -> tuple[fl
     ],
     ids=["Si", "Cu", "Ar"],
 )
-def test_lattice_constants(
+def test_bundled_lattice_constants(
     calculator: Any, atoms: Atoms, measured_a0: float, tolerance: float
 ) -> None:
     lengths = measured_a0 * np.linspace(0.97, 1.03, 9)
@@ -207,7 +207,7 @@ def test_lattice_constants(
     assert bulk_modulus > 0
 
 
-def test_argon_is_bound_weakly(calculator: Any) -> None:
+def test_bundled_argon_is_weakly_bound(calculator: Any) -> None:
     crystal = bulk("Ar", "fcc", 5.26, cubic=True)
     crystal.calc = calculator
     free = Atoms("Ar", [[0, 0, 0]])

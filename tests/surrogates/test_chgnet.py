@@ -1,4 +1,4 @@
-"""CHGNet, on the weights in its package."""
+"""CHGNet with the weights of its package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from ase.build import bulk
 
 from mlip_assets.campaign import CampaignError
-from mlip_assets.surrogates.finding import SurrogateError, find_surrogate, load_campaign
+from mlip_assets.surrogates import SurrogateError, find_surrogate, load_campaign
 from tests.surrogates import surrogate_checks as checks
 
 pytest.importorskip("chgnet", reason="the extra 'chgnet' is not installed")
@@ -26,12 +26,12 @@ def calculator(surrogate: Any) -> Any:
 
 
 @pytest.mark.parametrize("composition", ["Si", "MgO"])
-def test_it_is_a_potential(calculator: Any, composition: str) -> None:
+def test_chgnet_forces_are_energy_gradient(calculator: Any, composition: str) -> None:
     checks.check_forces_and_stress(calculator, composition)
     checks.check_symmetries(calculator, composition)
 
 
-def test_boundaries(calculator: Any) -> None:
+def test_chgnet_accepts_slab_and_molecule(calculator: Any) -> None:
     checks.check_boundaries(calculator)
 
 
@@ -44,37 +44,37 @@ def test_boundaries(calculator: Any) -> None:
     ],
     ids=["Si", "NaCl", "MgO"],
 )
-def test_lattice_constants(calculator: Any, atoms: Any, experiment_A: float) -> None:
+def test_chgnet_lattice_constants(calculator: Any, atoms: Any, experiment_A: float) -> None:
     assert checks.lattice_constant(calculator, atoms) == pytest.approx(experiment_A, rel=0.015)
 
 
 @pytest.mark.parametrize("composition", ["Si", "MgO"])
-def test_exploration(surrogate: Any, composition: str, tmp_path: Path) -> None:
+def test_chgnet_explores(surrogate: Any, composition: str, tmp_path: Path) -> None:
     checks.check_exploration(surrogate, composition, tmp_path)
 
 
-def test_resume_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
+def test_chgnet_walker_resumes_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
     checks.check_resume(surrogate, tmp_path)
 
 
-def test_what_it_says_of_itself(surrogate: Any) -> None:
-    checks.check_travels(surrogate)
+def test_chgnet_metadata_and_elements(surrogate: Any) -> None:
+    checks.check_is_picklable(surrogate)
     assert len(surrogate.elements()) == 89
     assert len(surrogate.metadata()["surrogate_sha256"]) == 64
     with pytest.raises(SurrogateError, match="float32 only"):
         find_surrogate("chgnet", device="cpu", dtype="float64")
 
 
-def test_a_campaign_is_refused_before_anything_runs(tmp_path: Any) -> None:
+def test_load_campaign_refuses_unsupported_use_of_chgnet(tmp_path: Any) -> None:
     text = "name: mine\ncomposition: {}\nexploration:\n  surrogate: chgnet\n{}"
     scratch = "training:\n  start_from: scratch\n"
-    for composition, more, said in (
-        ("Po", scratch, "'chgnet' does not know Po"),
-        ("Si", "", "'chgnet' is no MACE model"),
+    for composition, more, message in (
+        ("Po", scratch, "'chgnet' does not support Po"),
+        ("Si", "", "'chgnet' is not a MACE model"),
         ("Si", "  dtype: float64\n" + scratch, "float32 only"),
     ):
         (tmp_path / "mine.yaml").write_text(text.format(composition, more))
-        with pytest.raises(CampaignError, match=said):
+        with pytest.raises(CampaignError, match=message):
             load_campaign(tmp_path / "mine.yaml")
     (tmp_path / "mine.yaml").write_text(text.format("Si", scratch))
     assert load_campaign(tmp_path / "mine.yaml").exploration.surrogate == "chgnet"

@@ -1,4 +1,4 @@
-"""A committee moves atoms by its mean and tells how far its members disagree."""
+"""Committees: mean and spread of the members."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
 from mlip_assets.campaign import Campaign
+from mlip_assets.surrogates import SurrogateError, find_surrogate
 from mlip_assets.surrogates.committee import CommitteeCalculator
-from mlip_assets.surrogates.finding import SurrogateError, find_surrogate
 from resources.surrogate import SurrogateResource
 from tests.surrogates import surrogate_checks as checks
 
 
 @pytest.fixture(scope="module")
 def perturbed(tmp_path_factory: Any) -> str:
-    """The bundled weights with one readout made a tenth stronger, as a file."""
+    """A file of the bundled weights with one readout scaled by 1.1."""
     import torch
 
     module = find_surrogate("bundled", device="cpu", dtype="float32").module()
@@ -34,7 +34,7 @@ def forces(calculator: Any) -> np.ndarray:
     return np.asarray(atoms.get_forces())
 
 
-def test_mean_and_spread(perturbed: str) -> None:
+def test_committee_gives_mean_and_spread(perturbed: str) -> None:
     committee = find_surrogate(["bundled", perturbed], device="cpu", dtype="float64")
     calculator = committee.calculator()
     mean = forces(calculator)
@@ -44,15 +44,15 @@ def test_mean_and_spread(perturbed: str) -> None:
     half = np.linalg.norm(each[0] - each[1], axis=1) / 2  # of two, each is so far from the mean
     assert half.min() > 1e-4
     np.testing.assert_allclose(spread, half, atol=1e-12)
-    checks.check_travels(committee)
+    checks.check_is_picklable(committee)
 
 
-def test_it_is_a_potential(perturbed: str) -> None:
+def test_committee_forces_are_energy_gradient(perturbed: str) -> None:
     committee = find_surrogate(["bundled", perturbed], device="cpu", dtype="float64")
     checks.check_forces_and_stress(committee.calculator(), "Si", tolerance=2e-3)
 
 
-def test_members_that_agree_have_no_spread_and_one_without_stress_leaves_none() -> None:
+def test_committee_of_equal_members_has_no_spread() -> None:
     argon = bulk("Ar", cubic=True)
     argon.rattle(0.1, seed=0)
     same = [LennardJones(sigma=3.4, epsilon=0.0104, rc=8.0) for _ in range(3)]
@@ -68,7 +68,7 @@ def test_members_that_agree_have_no_spread_and_one_without_stress_leaves_none() 
     assert "stress" not in molecule.calc.results
 
 
-def test_a_campaign_names_it(perturbed: str) -> None:
+def test_campaign_resolves_committee(perturbed: str) -> None:
     settings = {"surrogate": ["bundled", perturbed], "device": "cpu"}
     campaign = Campaign(name="si", composition="Si", exploration=settings)
     committee = SurrogateResource().resolve(campaign)
@@ -84,18 +84,18 @@ def test_a_campaign_names_it(perturbed: str) -> None:
         SurrogateResource().resolve(Campaign(name="si", composition="Si", exploration=wrong))
 
 
-def test_it_knows_what_all_its_members_know(perturbed: str, tmp_path: Any) -> None:
+def test_committee_supports_common_elements(perturbed: str, tmp_path: Any) -> None:
     pytest.importorskip("chgnet", reason="the extra 'chgnet' is not installed")
     committee = find_surrogate(["chgnet", perturbed], device="cpu", dtype="float32")
     assert set(committee.elements()) == {"O", "Na", "Mg", "Al", "Si", "Cl", "Ar", "Cu"}
-    with pytest.raises(SurrogateError, match="does not know Fe"):
+    with pytest.raises(SurrogateError, match="does not support Fe"):
         committee.require_elements(["Fe"])
-    with pytest.raises(SurrogateError, match="'chgnet' is no MACE model"):
+    with pytest.raises(SurrogateError, match="'chgnet' is not a MACE model"):
         committee.save_model(tmp_path / "tuned.model")
 
 
 @pytest.mark.parametrize(
-    ("surrogate", "sha256", "said"),
+    ("surrogate", "sha256", "message"),
     [
         (["bundled"], None, "two or more"),
         ([], None, "two or more"),
@@ -105,7 +105,7 @@ def test_it_knows_what_all_its_members_know(perturbed: str, tmp_path: Any) -> No
         ("bundled", ["0" * 64, "1" * 64], "2 given for 1"),
     ],
 )
-def test_what_is_no_committee(surrogate: Any, sha256: Any, said: str) -> None:
+def test_campaign_refuses_invalid_committee(surrogate: Any, sha256: Any, message: str) -> None:
     settings = {"surrogate": surrogate, "surrogate_sha256": sha256}
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Campaign(name="si", composition="Si", exploration=settings)

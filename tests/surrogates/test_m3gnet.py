@@ -1,4 +1,4 @@
-"""M3GNet, on the weights of the folder that MLIP_M3GNET_PATH names (M3GNet-MP-2021.2.8-PES)."""
+"""M3GNet with the weights in the folder MLIP_M3GNET_PATH (M3GNet-MP-2021.2.8-PES)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 
 from mlip_assets.campaign import CampaignError
-from mlip_assets.surrogates.finding import SurrogateError, find_surrogate, load_campaign
+from mlip_assets.surrogates import SurrogateError, find_surrogate, load_campaign
 from mlip_assets.surrogates.models.chgnet import ChgnetSurrogate
 from tests.surrogates import surrogate_checks as checks
 
@@ -33,13 +33,13 @@ def calculator(surrogate: Any) -> Any:
 
 @on_weights
 @pytest.mark.parametrize("composition", ["Si", "MgO"])
-def test_it_is_a_potential(calculator: Any, composition: str) -> None:
+def test_m3gnet_forces_are_energy_gradient(calculator: Any, composition: str) -> None:
     checks.check_forces_and_stress(calculator, composition)
     checks.check_symmetries(calculator, composition)
 
 
 @on_weights
-def test_boundaries(calculator: Any) -> None:
+def test_m3gnet_accepts_slab_and_molecule(calculator: Any) -> None:
     checks.check_boundaries(calculator)
 
 
@@ -55,10 +55,10 @@ def test_boundaries(calculator: Any) -> None:
         ("CsCl", "cesiumchloride", 4.20103),
     ],
 )
-def test_lattice_constants_are_those_published_with_the_weights(
+def test_m3gnet_lattice_constants_agree_with_published_table(
     calculator: Any, name: str, structure: str, published_A: float
 ) -> None:
-    """The table in the model's README; matgl's present sum of messages is off by 3 % for NaCl."""
+    """The table in the model's README; the sum of messages of matgl 3.0 has an error of 3 % for NaCl."""
     crystal = bulk(name, structure, a=published_A, cubic=True)
     found = checks.lattice_constant(calculator, crystal)
     assert found == pytest.approx(published_A, rel=5e-4)
@@ -66,26 +66,28 @@ def test_lattice_constants_are_those_published_with_the_weights(
 
 @on_weights
 @pytest.mark.parametrize("composition", ["Si", "MgO"])
-def test_exploration(surrogate: Any, composition: str, tmp_path: Path) -> None:
+def test_m3gnet_explores(surrogate: Any, composition: str, tmp_path: Path) -> None:
     checks.check_exploration(surrogate, composition, tmp_path)
 
 
 @on_weights
-def test_resume_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
+def test_m3gnet_walker_resumes_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
     checks.check_resume(surrogate, tmp_path)
 
 
 @on_weights
-def test_what_it_says_of_itself(surrogate: Any, tmp_path: Path) -> None:
-    checks.check_travels(surrogate)
+def test_m3gnet_metadata_and_elements(surrogate: Any, tmp_path: Path) -> None:
+    checks.check_is_picklable(surrogate)
     assert surrogate.elements() == ChgnetSurrogate.elements(surrogate)  # the same 89
     text = f"name: mine\ncomposition: Po\nexploration:\n  surrogate: m3gnet:{FOLDER}\n"
     (tmp_path / "mine.yaml").write_text(text + "training:\n  start_from: scratch\n")
-    with pytest.raises(CampaignError, match="does not know Po"):
+    with pytest.raises(CampaignError, match="does not support Po"):
         load_campaign(tmp_path / "mine.yaml")
 
 
-def test_a_folder_without_a_model_and_a_hub_out_of_reach(tmp_path: Path, monkeypatch: Any) -> None:
+def test_find_m3gnet_reports_missing_files_and_failed_download(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     with pytest.raises(SurrogateError, match=r"has no model\.json, model\.pt, state\.pt"):
         find_surrogate(f"m3gnet:{tmp_path}", device="cpu", dtype="float32")
     import huggingface_hub

@@ -1,4 +1,4 @@
-"""Surrogates: named, bundled or from a file; nothing falls back silently."""
+"""Surrogates by name, bundled or from a file; no other model is used instead."""
 
 import os
 import pickle
@@ -15,8 +15,9 @@ from ase.build import bulk
 from mlip_assets.campaign import NAMED_SURROGATES, Campaign
 from mlip_assets.common.files import sha256_of_file
 from mlip_assets.compute.devices import DeviceError, find_device
-from mlip_assets.surrogates.finding import FINDERS, SurrogateError, find_surrogate
+from mlip_assets.surrogates import SurrogateError, find_surrogate
 from mlip_assets.surrogates.models.mace import MACE_TORCH_NAMES
+from mlip_assets.surrogates.registry import FINDERS
 from resources.surrogate import SurrogateResource
 from tests.surrogates import surrogate_checks as checks
 
@@ -28,7 +29,7 @@ def bundled(**settings):
     return find_surrogate("bundled", **{"device": "cpu", "dtype": "float32", **settings})
 
 
-def test_names_are_those_mace_torch_knows():
+def test_finders_cover_all_names_of_campaigns():
     from mace.calculators.foundations_models import mace_mp_names
 
     several_heads = {None, "mh-0", "mh-1"}
@@ -36,8 +37,8 @@ def test_names_are_those_mace_torch_knows():
     assert set(FINDERS) == {"bundled", *NAMED_SURROGATES}
 
 
-def test_named_checkpoint_is_loaded_from_mace_torchs_cache(tmp_path, monkeypatch):
-    """The downloader's cache holds a local file under the name it would download to."""
+def test_find_surrogate_reads_cache_of_mace_torch(tmp_path, monkeypatch):
+    """The cache of the downloader contains a file with the name of the download."""
     from mace.calculators import foundations_models as hub
 
     monkeypatch.setattr(hub, "get_cache_dir", lambda: str(tmp_path))
@@ -53,7 +54,7 @@ def test_named_checkpoint_is_loaded_from_mace_torchs_cache(tmp_path, monkeypatch
     assert atoms.get_potential_energy() == pytest.approx(reference.get_potential_energy(), abs=1e-6)
 
 
-def test_failed_download_is_told_and_nothing_falls_back(tmp_path, monkeypatch):
+def test_find_surrogate_reports_failed_download(tmp_path, monkeypatch):
     from mace.calculators import foundations_models as hub
 
     def refuse(*_):
@@ -65,7 +66,7 @@ def test_failed_download_is_told_and_nothing_falls_back(tmp_path, monkeypatch):
         find_surrogate("mace-mp-0", device="cpu", dtype="float32")
 
 
-def test_hash_is_checked_before_a_file_is_unpickled(tmp_path):
+def test_find_surrogate_checks_hash_before_unpickling(tmp_path):
     class Harmful:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "harm"),)
@@ -77,7 +78,7 @@ def test_hash_is_checked_before_a_file_is_unpickled(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_file_is_unpickled_once_and_not_at_all_when_it_changed(tmp_path, monkeypatch):
+def test_model_file_is_unpickled_once_and_never_after_a_change(tmp_path, monkeypatch):
     file = bundled().save_model(tmp_path / "a.model")
     loads, load = [], torch.load
     monkeypatch.setattr(torch, "load", lambda *a, **k: loads.append(1) or load(*a, **k))
@@ -89,32 +90,35 @@ def test_a_file_is_unpickled_once_and_not_at_all_when_it_changed(tmp_path, monke
     assert len(loads) == 1
     assert surrogate.module() is not surrogate.module()
     file.write_bytes(file.read_bytes() + b"more")
-    with pytest.raises(SurrogateError, match="was changed since"):
+    with pytest.raises(SurrogateError, match="has changed since"):
         surrogate.module()
 
 
-def test_files_that_are_no_model(tmp_path):
+def test_find_surrogate_refuses_files_of_other_content(tmp_path):
     (tmp_path / "text.model").write_text("not a model")
     torch.save({"state": 1}, tmp_path / "state.model")
-    for name, said in (("text", "cannot be loaded as a MACE model"), ("state", "holds a dict")):
+    for name, message in (
+        ("text", "cannot be loaded as a MACE model"),
+        ("state", "contains a dict"),
+    ):
         file = str(tmp_path / f"{name}.model")
-        with pytest.raises(SurrogateError, match=said):
+        with pytest.raises(SurrogateError, match=message):
             find_surrogate(file, device="cpu", dtype="float32").elements()
 
 
-def test_missing_package_and_nearest_name(monkeypatch):
+def test_find_surrogate_names_missing_package_and_nearest_name(monkeypatch):
     from mlip_assets.surrogates import surrogate as base
 
     monkeypatch.setattr(base.importlib.util, "find_spec", lambda name: None)
     for name in ("chgnet", "m3gnet"):
-        with pytest.raises(SurrogateError, match=rf"pip install -c .* -e '\.\[{name}\]'"):
+        with pytest.raises(SurrogateError, match=rf"pip install 'mlip-autopipe\[{name}\]'"):
             find_surrogate(name, device="cpu", dtype="float32")
     with pytest.raises(SurrogateError, match="did you mean 'mace-omat-0'"):
         find_surrogate("mace-omat0", device="cpu", dtype="float32")
 
 
-def test_the_campaigns_own_best_model(tmp_path):
-    """What has been promoted is what the next exploration finds, by the campaign's name."""
+def test_own_model_is_the_promoted_model(tmp_path):
+    """The next exploration of the campaign uses the model that was promoted."""
     from mlip_assets.release import PromotedModels
     from mlip_assets.release.promotion import Promotion
     from mlip_assets.training import TrainedModel
@@ -149,11 +153,11 @@ def test_the_campaigns_own_best_model(tmp_path):
         find_surrogate("own-model", device="cpu", dtype="float32")
 
 
-def test_missing_file_device_and_element():
+def test_surrogate_errors_name_file_device_and_element():
     with pytest.raises(SurrogateError, match="no model file"):
         find_surrogate("nowhere.model", device="cpu", dtype="float32")
     campaign = Campaign(name="iron", composition="Fe")
-    with pytest.raises(SurrogateError, match="does not know Fe"):
+    with pytest.raises(SurrogateError, match="does not support Fe"):
         SurrogateResource().resolve(campaign)
     if not CUDA:
         assert find_device("auto", "exploration.device") == "cpu"
@@ -161,14 +165,14 @@ def test_missing_file_device_and_element():
             find_device("cuda:3", "training.device")
 
 
-def test_metadata_says_which_weights_ran_where():
+def test_metadata_identifies_weights_package_and_device():
     described = SurrogateResource().resolve(Campaign(name="si", composition="Si")).metadata()
     assert described["surrogate"] == "bundled"
     assert len(described["surrogate_sha256"]) == 64
     assert described["device"] == ("cuda:0" if CUDA else "cpu")
 
 
-def test_precisions_agree():
+def test_float32_agrees_with_float64():
     shift = np.random.default_rng(0).normal(0, 0.1, (8, 3))
     forces = []
     for dtype in ("float32", "float64"):
@@ -179,11 +183,11 @@ def test_precisions_agree():
     assert np.abs(forces[0] - forces[1]).max() < 1e-4
 
 
-def test_the_first_call_in_a_process_gives_the_bits_of_the_later_ones():
-    """Else a walker that resumes in a new process would leave its unbroken course."""
+def test_first_call_in_a_process_is_bit_identical_to_later_calls():
+    """Required for walkers that resume in a new process."""
     code = (
         "import numpy as np; from ase.build import bulk\n"
-        "from mlip_assets.surrogates.finding import find_surrogate\n"
+        "from mlip_assets.surrogates import find_surrogate\n"
         "calculator = find_surrogate('bundled', device='cpu', dtype='float32').calculator()\n"
         "atoms = bulk('Si', cubic=True); atoms.calc = calculator\n"
         "atoms.positions += np.random.default_rng(0).normal(0, 0.1, (8, 3))\n"
@@ -193,7 +197,7 @@ def test_the_first_call_in_a_process_gives_the_bits_of_the_later_ones():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
 
 
-def test_a_walker_on_mace_resumes_bit_for_bit(tmp_path):
+def test_walker_with_mace_resumes_bit_for_bit(tmp_path):
     from mlip_assets.dynamics import plan_walkers, run_walkers
 
     def explored(folder, n_steps):
@@ -213,13 +217,13 @@ def test_a_walker_on_mace_resumes_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize("composition", ["Si", "MgO"])
-def test_exploration(composition, tmp_path):
+def test_bundled_surrogate_explores(composition, tmp_path):
     checks.check_exploration(bundled(), composition, tmp_path)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="torch sees no CUDA device on this machine")
-def test_nvidia_smi_lists_this_process_while_md_runs(tmp_path):
+def test_gpu_runs_this_process_during_md(tmp_path):
     from mlip_assets.dynamics import plan_walkers, run_walker
 
     atoms = bulk("Si", cubic=True) * (2, 2, 2)

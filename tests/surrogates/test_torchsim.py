@@ -1,4 +1,4 @@
-"""torch-sim's batches: as one frame at a time, whatever is beside it, and sized to the memory."""
+"""torch-sim batches: results independent of the batch, batches limited by memory."""
 
 import json
 import logging
@@ -11,10 +11,9 @@ from ase.build import bulk, fcc111, molecule
 from mlip_assets.campaign import Campaign
 from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.dynamics.exploration import steps_done
-from mlip_assets.surrogates import BatchCalculator
+from mlip_assets.surrogates import BatchCalculator, SurrogateError, find_surrogate
 from mlip_assets.surrogates.batch import evaluate
-from mlip_assets.surrogates.committee import unite
-from mlip_assets.surrogates.finding import SurrogateError, find_surrogate
+from mlip_assets.surrogates.committee import make_committee
 from mlip_assets.surrogates.models import mace
 from mlip_assets.surrogates.models.chgnet import ChgnetSurrogate
 from mlip_assets.surrogates.torchsim import TorchSimCalculator
@@ -37,7 +36,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def calculator():
-    return bundled().calculator(engine="torchsim")
+    return bundled().calculator(md_backend="torchsim")
 
 
 def silicon(seed=0, repeat=(1, 1, 1)):
@@ -48,7 +47,7 @@ def silicon(seed=0, repeat=(1, 1, 1)):
 
 
 def mixture():
-    """Every kind of periodicity, several elements and sizes."""
+    """Periodic in three, two and no directions; several elements and sizes."""
     slab = fcc111("Cu", (2, 2, 3), vacuum=6.0)
     cluster = molecule("H2O")
     cluster.symbols[:] = ["O", "Na", "Cl"]
@@ -69,10 +68,10 @@ def equal(left, right):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("float64", 1e-10)])
-def test_as_the_calculator_of_mace(dtype, tolerance):
+def test_torchsim_agrees_with_mace_calculator(dtype, tolerance):
     surrogate = bundled(dtype)
     reference = surrogate.calculator()
-    found = surrogate.calculator(engine="torchsim").calculate_batch(mixture())
+    found = surrogate.calculator(md_backend="torchsim").calculate_batch(mixture())
     for atoms, evaluation in zip(mixture(), found, strict=True):
         atoms.calc = reference
         assert evaluation.energy_eV == pytest.approx(
@@ -86,7 +85,7 @@ def test_as_the_calculator_of_mace(dtype, tolerance):
             assert np.abs(evaluation.stress - atoms.get_stress()).max() < tolerance
 
 
-def test_the_same_bits_whatever_is_beside_it(calculator):
+def test_results_are_independent_of_other_frames_in_batch(calculator):
     frames = mixture()
     together = calculator.calculate_batch(frames)
     backwards = calculator.calculate_batch(frames[::-1])[::-1]
@@ -95,7 +94,7 @@ def test_the_same_bits_whatever_is_beside_it(calculator):
     assert all(map(equal, together, backwards))
 
 
-def test_the_same_atoms_shared_out_otherwise(calculator):
+def test_results_follow_changed_assignment_of_atoms_to_systems(calculator):
     one = silicon(0, (2, 1, 1))
     halves = [silicon(1), silicon(2)]
     before = calculator.calculate_batch(halves)
@@ -123,7 +122,7 @@ def frames_of(walker, trajectory):
 
 
 @pytest.mark.parametrize("ensemble", ["nvt", "npt_full"])
-def test_a_walker_does_not_feel_the_others(calculator, tmp_path, ensemble):
+def test_walker_frames_are_independent_of_other_walkers(calculator, tmp_path, ensemble):
     broken = silicon(9)
     broken.positions[1] = broken.positions[0] + 0.2  # stopped by a guard at once
     seeds = [silicon(0), silicon(1), broken, silicon(2)]
@@ -134,7 +133,7 @@ def test_a_walker_does_not_feel_the_others(calculator, tmp_path, ensemble):
     assert same(frames_of(planned[3], together), frames_of(planned[3], alone))
 
 
-def test_a_batch_that_is_broken_off_goes_on_to_the_same_bits(calculator, tmp_path):
+def test_interrupted_batch_resumes_to_identical_frames(calculator, tmp_path):
     seeds = [silicon(seed) for seed in range(4)]
     unbroken = columns(run_walkers(walkers_of(seeds), lambda: calculator, tmp_path / "unbroken"))
     calls = iter(range(1000))
@@ -151,13 +150,13 @@ def test_a_batch_that_is_broken_off_goes_on_to_the_same_bits(calculator, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_walkers(planned, lambda: dying, tmp_path / "broken")
     assert [steps_done(walker, tmp_path / "broken") for walker in planned] == [15] * 4
-    # one goes on alone, so that the others meet a batch without it
+    # one is completed alone, so that the batch of the others is smaller
     run_walkers(planned[1:2], lambda: calculator, tmp_path / "broken")
     resumed = columns(run_walkers(planned, lambda: calculator, tmp_path / "broken"))
     assert same(unbroken, resumed)
 
 
-def test_two_processes_share_the_walkers(tmp_path):
+def test_two_processes_share_walkers(tmp_path):
     seeds = [silicon(seed) for seed in range(4)]
     makers = bundled().calculators(2, "torchsim")
     shared = columns(run_walkers(walkers_of(seeds, n_steps=9), makers, tmp_path / "two"))
@@ -165,8 +164,8 @@ def test_two_processes_share_the_walkers(tmp_path):
     assert same(one, shared)
 
 
-def test_both_engines_walk_the_same_way(calculator, tmp_path):
-    """The same thermostat with the same noise: rounding alone tells them apart, and grows."""
+def test_md_backends_give_the_same_trajectory(calculator, tmp_path):
+    """With the same thermostat noise they differ by rounding errors, which grow."""
     seeds = [silicon(seed) for seed in range(4)]
     given = {"n_steps": 100, "sample_every": 5, "temperatures_K": [900]}
     ase = bundled().calculator()
@@ -190,16 +189,16 @@ def test_both_engines_walk_the_same_way(calculator, tmp_path):
     assert np.abs(curves["ase"] - curves["torchsim"]).mean() < 0.2 * noise
 
 
-class Small(MaceModel):
-    """A model on a device whose memory holds so many atoms."""
+class SmallMemory(MaceModel):
+    """A model on a device with memory for ``n_atoms`` atoms."""
 
     def __init__(self, n_atoms, error=None):
         super().__init__(bundled().module(), device=torch.device("cpu"), dtype=torch.float32)
-        self.most_atoms, self.batches = n_atoms, []
+        self.max_atoms, self.batches = n_atoms, []
         self.error = error or torch.OutOfMemoryError("CUDA out of memory")
 
     def forward(self, state):
-        if state.n_atoms > self.most_atoms:
+        if state.n_atoms > self.max_atoms:
             raise self.error
         self.batches.append(int(state.n_atoms))
         return super().forward(state)
@@ -211,77 +210,79 @@ def small(model, folder):
         r_cut=5.0,
         batch_atoms=None,
         limits=folder / "limits.json",
-        limited="weights on H200",
+        limits_key="weights on H200",
     )
 
 
-def test_backs_off_when_memory_is_short_and_remembers(calculator, tmp_path, caplog):
-    model = Small(60)
+def test_batch_is_halved_on_memory_error_and_limit_is_stored(calculator, tmp_path, caplog):
+    model = SmallMemory(60)
     frames = [silicon(seed) for seed in range(16)]
     with caplog.at_level(logging.WARNING):
         found = small(model, tmp_path).calculate_batch(frames)
-    assert "128 atoms at once do not fit" in caplog.text
+    assert "128 atoms per batch exceed the memory" in caplog.text
     assert all(map(equal, found, calculator.calculate_batch(frames)))
-    assert model.batches == [48] * 4  # 128 and 64 were too many; 32 are filled up by 16
+    assert model.batches == [48] * 4  # 128 and 64 exceed the memory; 32 are padded by 16
     assert json.loads((tmp_path / "limits.json").read_text()) == {"weights on H200": 32}
-    again = Small(60)
+    again = SmallMemory(60)
     small(again, tmp_path).calculate_batch(frames)
-    assert again.batches == [48] * 4  # a later process knows
+    assert again.batches == [48] * 4  # a later process reads the limit
 
 
 @pytest.mark.parametrize(
-    ("said", "is_memory"),
+    ("message", "is_memory"),
     [("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate", True), ("shapes differ", False)],
 )
-def test_other_words_for_a_short_memory(tmp_path, said, is_memory):
-    calculator = small(Small(30, RuntimeError(said)), tmp_path)
+def test_memory_error_is_recognised_by_message(tmp_path, message, is_memory):
+    calculator = small(SmallMemory(30, RuntimeError(message)), tmp_path)
     frames = [silicon(0), silicon(1), silicon(2)]
     if is_memory:
         assert len(calculator.calculate_batch(frames)) == 3
     else:
-        with pytest.raises(RuntimeError, match=said):
+        with pytest.raises(RuntimeError, match=message):
             calculator.calculate_batch(frames)
     assert (tmp_path / "limits.json").exists() == is_memory
 
 
-def test_one_frame_that_does_not_fit_is_an_error(tmp_path):
-    with pytest.raises(SurrogateError, match="8 atoms do not fit into the memory of cpu"):
-        small(Small(15), tmp_path).calculate_batch([silicon(0), silicon(1)])
+def test_frame_larger_than_memory_is_an_error(tmp_path):
+    with pytest.raises(SurrogateError, match="8 atoms exceed the memory of cpu"):
+        small(SmallMemory(15), tmp_path).calculate_batch([silicon(0), silicon(1)])
 
 
-def test_walkers_survive_a_short_memory(calculator, tmp_path):
+def test_walker_frames_are_independent_of_memory_limit(calculator, tmp_path):
     planned = walkers_of([silicon(seed) for seed in range(6)], n_steps=9)
-    crowded = run_walkers(planned, lambda: small(Small(36), tmp_path), tmp_path / "crowded")
-    roomy = run_walkers(planned, lambda: calculator, tmp_path / "roomy")
-    assert same(columns(crowded), columns(roomy))
+    limited = run_walkers(planned, lambda: small(SmallMemory(36), tmp_path), tmp_path / "limited")
+    unlimited = run_walkers(planned, lambda: calculator, tmp_path / "unlimited")
+    assert same(columns(limited), columns(unlimited))
 
 
-def test_an_engine_is_chosen_by_device_size_and_number(monkeypatch):
+def test_md_backend_depends_on_device_size_and_number(monkeypatch):
     surrogate = bundled()
-    assert surrogate.engine("auto", [8] * 16) == "torchsim"
-    assert surrogate.engine("auto", [8] * 2) == "ase"
-    assert surrogate.engine("auto", [64] * 16) == "ase"
-    assert surrogate.engine("ase", [8] * 16) == "ase"
+    assert surrogate.md_backend("auto", [8] * 16) == "torchsim"
+    assert surrogate.md_backend("auto", [8] * 2) == "ase"
+    assert surrogate.md_backend("auto", [64] * 16) == "ase"
+    assert surrogate.md_backend("ase", [8] * 16) == "ase"
     on_gpu = type(surrogate)("bundled", surrogate.sha256, ("cuda:0",), "float32", None)
-    assert on_gpu.engine("auto", [64] * 2) == "torchsim"
+    assert on_gpu.md_backend("auto", [64] * 2) == "torchsim"
     monkeypatch.setattr(mace, "find_spec", lambda _: None)
-    assert surrogate.engine("auto", [8] * 16) == "ase"
+    assert surrogate.md_backend("auto", [8] * 16) == "ase"
 
 
-def test_an_engine_that_cannot_is_refused():
+def test_md_backend_refuses_unsupported_surrogate():
     other = ChgnetSurrogate("chgnet", "0" * 64, ("cpu",), "float32")
-    with pytest.raises(SurrogateError, match=r"torch-sim runs MACE models, and 'chgnet' is none"):
-        unite([bundled(), other]).engine("torchsim", [8])
-    assert unite([bundled(), other]).engine("auto", [8] * 16) == "ase"
+    with pytest.raises(
+        SurrogateError, match=r"'chgnet' is not a MACE model, and torch-sim supports no other"
+    ):
+        make_committee([bundled(), other]).md_backend("torchsim", [8])
+    assert make_committee([bundled(), other]).md_backend("auto", [8] * 16) == "ase"
 
 
-def test_an_atom_in_empty_space(calculator):
+def test_torchsim_accepts_isolated_atom(calculator):
     (found,) = calculator.calculate_batch([Atoms("Si")])
     assert found.stress is None
     assert np.abs(found.forces).max() < 1e-6
 
 
-def test_a_committee_in_a_batch_is_the_mean_of_its_members_in_one(tmp_path):
+def test_batched_committee_is_mean_of_members(tmp_path):
     module = bundled().module()
     with torch.no_grad():
         next(p for n, p in module.named_parameters() if "readouts.0" in n).mul_(1.1)
@@ -289,9 +290,9 @@ def test_a_committee_in_a_batch_is_the_mean_of_its_members_in_one(tmp_path):
     committee = find_surrogate(
         ["bundled", str(tmp_path / "other.model")], device="cpu", dtype="float32"
     )
-    assert committee.engine("auto", [8] * 8) == "torchsim"
-    assert committee.engine("auto", [8]) == "ase"
-    batched = committee.calculator(engine="torchsim")
+    assert committee.md_backend("auto", [8] * 8) == "torchsim"
+    assert committee.md_backend("auto", [8]) == "ase"
+    batched = committee.calculator(md_backend="torchsim")
     assert isinstance(batched, BatchCalculator)
     assert not isinstance(committee.calculator(), BatchCalculator)
     assert batched.batch_atoms == mace.CPU_BATCH_ATOMS

@@ -1,7 +1,7 @@
-"""The bundled surrogate: a small MACE potential, kept as JSON + NumPy so nothing is unpickled.
+"""The bundled surrogate: a small MACE potential, stored as JSON and NumPy, not as a pickle.
 
-``<name>.json`` holds the architecture, the elements, the provenance and the sha256 of the weights;
-``<name>.npz`` holds the state dict. ``bundled/MODEL_CARD.md`` says what the model is good for.
+``<name>.json`` has the architecture, the elements, the provenance and the SHA-256 of the weights;
+``<name>.npz`` has the state dict. ``bundled/MODEL_CARD.md`` describes the model and its accuracy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlip_assets.common.files import write_atomically
-from mlip_assets.surrogates.mace_calculator import state_dict_sha256
+from mlip_assets.surrogates.mace_calculator import import_mace, state_dict_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def load_bundled(dtype: torch.dtype | None = None) -> torch.nn.Module:
     Parameters
     ----------
     dtype
-        Floating-point type of the weights; ``None`` keeps the float32 they were trained in.
+        Floating-point type of the weights; ``None``: the float32 of their training.
 
     Returns
     -------
@@ -46,9 +46,9 @@ def load_bundled(dtype: torch.dtype | None = None) -> torch.nn.Module:
     Raises
     ------
     ValueError
-        If the files are of another format version, or the weights are not those the JSON records.
+        If the files are of another format version, or the weights do not have the recorded hash.
     """
-    module = copy.deepcopy(_bundled())  # a tenth of the time of building it
+    module = copy.deepcopy(_bundled())  # takes a tenth of the time of building the module
     return module if dtype is None else module.to(dtype)
 
 
@@ -58,13 +58,13 @@ def _bundled() -> torch.nn.Module:
 
 
 def read_description(folder: Path, name: str) -> dict[str, Any]:
-    """Read the JSON beside the weights: ``elements``, ``config``, ``provenance`` and so on."""
+    """Read the JSON file of the weights: ``elements``, ``config``, ``provenance`` and others."""
     path = folder / f"{name}.json"
     description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if description.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version is {description.get('format_version')!r}, this code reads "
-            f"{FORMAT_VERSION}; make it again with make bundled-model"
+            f"{FORMAT_VERSION}; write it again with make bundled-model"
         )
     return description
 
@@ -78,6 +78,8 @@ def load_model(folder: Path, name: str) -> torch.nn.Module:
         If the format version differs or the weights do not match the recorded sha256.
     """
     import torch
+
+    import_mace()
     from mace.modules import ScaleShiftMACE
 
     description = read_description(folder, name)
@@ -86,7 +88,7 @@ def load_model(folder: Path, name: str) -> torch.nn.Module:
         state = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
     outer_dtype = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # MACE creates its buffers in the default type
+    torch.set_default_dtype(dtype)  # MACE creates buffers in the default type
     try:
         module: torch.nn.Module = ScaleShiftMACE(**_config_from_json(description["config"]))
         module.load_state_dict(state)
@@ -97,7 +99,7 @@ def load_model(folder: Path, name: str) -> torch.nn.Module:
     if found != description["state_dict_sha256"]:
         raise ValueError(
             f"{folder / name}.npz: weights hash to {found}, but {name}.json records "
-            f"{description['state_dict_sha256']}; the two files are not of the same export"
+            f"{description['state_dict_sha256']}; the two files are of different exports"
         )
     return module.eval()
 
@@ -110,16 +112,16 @@ def export_model(
     Parameters
     ----------
     model
-        The trained module. Its configuration and weights are saved, no code is.
+        The trained module. Configuration and weights are saved, but no code.
     folder, name
-        Where to write, and the stem of both files.
+        Target folder, and the stem of both files.
     provenance
-        Anything JSON can hold on how the model came to be (teacher, versions, seed).
+        How the model was made, as JSON values (teacher, versions, random seed).
 
     Raises
     ------
     ValueError
-        If the model is of a class or uses an option that this format does not cover.
+        If this format does not support the class or an option of the model.
     """
     import torch
     from ase.data import chemical_symbols
@@ -146,7 +148,7 @@ def export_model(
 
 
 def _to_json(key: str, value: Any) -> Any:
-    """Turn one entry of a MACE configuration into JSON: classes and functions by name."""
+    """One entry of a MACE configuration as JSON; classes and functions by name."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if key in _BLOCK_CLASSES:
@@ -157,7 +159,7 @@ def _to_json(key: str, value: Any) -> Any:
         return _gate_name(value)
     if key in (*_ARRAYS, "atomic_numbers", "radial_MLP", "heads", "avg_num_neighbors"):
         return np.asarray(value).tolist()
-    raise ValueError(f"cannot export MACE option {key}={value!r}: this format does not cover it")
+    raise ValueError(f"cannot export MACE option {key}={value!r}: this format does not support it")
 
 
 def _gate_name(gate: Any) -> str:

@@ -1,4 +1,4 @@
-"""CHGNet 0.3.0 (Deng et al., Nat. Mach. Intell. 5, 1031, 2023); its weights come in the package."""
+"""CHGNet 0.3.0 (Deng et al., Nat. Mach. Intell. 5, 1031, 2023); its weights are part of the package."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ _HEAVIEST = 94
 
 @dataclass(frozen=True)
 class ChgnetSurrogate(Surrogate):
-    """CHGNet on PBE and PBE+U relaxations of 89 elements; magnetic moments are not passed on."""
+    """CHGNet, trained on PBE and PBE+U relaxations of 89 elements; without magnetic moments."""
+
+    distribution = "chgnet"
 
     def elements(self) -> tuple[str, ...]:
         """Chemical symbols of the training set."""
@@ -39,23 +41,27 @@ class ChgnetSurrogate(Surrogate):
 
     def build(self, device: str) -> Calculator:
         """``CHGNetCalculator``; its weights are unpickled from the installed package."""
-        with redirect_stdout(io.StringIO()):  # it announces its size and its device
+        with redirect_stdout(io.StringIO()):  # the package prints size and device
             from chgnet.model.dynamics import CHGNetCalculator
             from chgnet.model.model import CHGNet
 
             model = CHGNet.load(use_device=device, verbose=False)
-            # an atom out of reach of all others has the energy of a free one, without a warning a step
+            # no warning in each step for an atom beyond the cut-off radius of all others
             inside = CHGNetCalculator(model, use_device=device, on_isolated_atoms="ignore")
         return BoxedCalculator(inside, r_cut=float(model.graph_converter.atom_graph_cutoff))
 
+    def licence(self) -> str:
+        """That of the package, which contains the weights."""
+        return "modified BSD (Lawrence Berkeley National Laboratory)"
+
 
 def find(name: str, *, devices: tuple[str, ...], dtype: str) -> ChgnetSurrogate:
-    """CHGNet as installed; nothing heavy is imported yet.
+    """CHGNet as installed; its package is not imported yet.
 
     Raises
     ------
     SurrogateError
-        The package is missing or holds other weights, or float64 is asked for.
+        The package is missing or holds other weights, or float64 is requested.
     """
     require_package("chgnet", "chgnet", name)
     require_float32(dtype, name)
@@ -66,6 +72,6 @@ def find(name: str, *, devices: tuple[str, ...], dtype: str) -> ChgnetSurrogate:
     if not weights.is_file():
         raise SurrogateError(
             f"exploration.surrogate: '{name}': the installed package has no {_WEIGHTS}; run: python "
-            "-m pip install -c constraints.txt -e '.[chgnet]'"
+            "-m pip install 'mlip-autopipe[chgnet]'"
         )
     return ChgnetSurrogate(name, sha256_of_file(weights), devices, dtype)

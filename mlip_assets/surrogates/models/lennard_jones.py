@@ -1,4 +1,4 @@
-"""Argon by the Lennard-Jones potential: two parameters, and no weights to fetch."""
+"""Argon as Lennard-Jones particles: two parameters, no weights."""
 
 from __future__ import annotations
 
@@ -22,20 +22,26 @@ PARAMETERS: dict[str, float | bool] = {
 
 @dataclass(frozen=True)
 class LennardJonesSurrogate(Surrogate):
-    """Pairs alone, without the three-body dispersion that shifts real argon by a few percent."""
+    """Pair interactions; three-body dispersion, a few percent in argon, is not included."""
+
+    distribution = "ase"
 
     def elements(self) -> tuple[str, ...]:
-        """The one element it has parameters for."""
+        """The only element with parameters."""
         return ("Ar",)
 
-    def build(self, device: str) -> Calculator:  # noqa: ARG002  it is so cheap that none matters
-        """ASE's own, on the CPU and in float64 whatever is asked for."""
+    def build(self, device: str) -> Calculator:  # noqa: ARG002  always on the CPU
+        """ASE's calculator, always on the CPU and in float64."""
         from ase.calculators.lj import LennardJones
 
         calculator: Calculator = LennardJones(**PARAMETERS)
         return calculator
 
+    def licence(self) -> str:
+        """Of two published numbers."""
+        return "none (published parameters)"
+
 
 def find(name: str, *, devices: tuple[str, ...], dtype: str) -> LennardJonesSurrogate:
-    """Always there."""
+    """Lennard-Jones argon; never an error."""
     return LennardJonesSurrogate(name, fingerprint(PARAMETERS), devices, dtype)

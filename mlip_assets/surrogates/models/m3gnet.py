@@ -1,9 +1,9 @@
 """M3GNet (Chen and Ong, Nat. Comput. Sci. 2, 718, 2022) through matgl, by name or from a folder.
 
-matgl 3.0 sums the messages of an atom's edges on the atom they start from; before, it summed them
-on the atom they point to. Weights trained before, such as ``M3GNet-MP-2021.2.8-PES``, load without
-a word and then give wrong energies wherever neighbouring atoms differ (LiF unbound, MgO 3.8 eV an
-atom too high). Such weights, known by their hash, get the sum they were trained with.
+matgl 3.0 sums the messages of an edge on its first atom; earlier versions summed them on its second.
+Weights trained with those, such as ``M3GNet-MP-2021.2.8-PES``, are loaded without a warning, and then
+give wrong energies if neighbouring elements differ (LiF is unbound, MgO is 3.8 eV/atom too high).
+Such weights are recognised by their hash and get the sum with which they were trained.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     import torch
     from ase.calculators.calculator import Calculator
 
-#: What ``m3gnet`` alone means: fetched from matgl's place on the Hugging Face Hub.
+#: The weights of ``m3gnet`` without a folder, downloaded from the Hugging Face Hub.
 _HUB_NAME = "materialyze/M3GNet-PES-MatPES-PBE-2025.2"
 _FILES = ("model.json", "model.pt", "state.pt")
 
-#: SHA-256 of ``state.pt`` of weights trained with messages summed on the atom they point to.
+#: SHA-256 of ``state.pt`` of weights trained with messages summed on the second atom.
 _TRAINED_BEFORE_MATGL_3 = {
     "a9aa723705bd1a242ec8749332f137811c4a94e17995a564f8f94a9aca68061b": "M3GNet-MP-2021.2.8-PES",
     "9f710eac88ec2c666c8e488883c59768cf11c116f177e9d82896ae56f3fc338d": "M3GNet-MatPES-PBE-v2025.1-PES",
@@ -42,11 +42,13 @@ _TRAINED_BEFORE_MATGL_3 = {
 class M3gnetSurrogate(Surrogate):
     """An M3GNet potential in matgl's format."""
 
+    distribution = "matgl"
+
     folder: Path
-    """Holds ``model.json``, ``model.pt`` and ``state.pt``; read without unpickling code."""
+    """With ``model.json``, ``model.pt`` and ``state.pt``; read without unpickling code."""
 
     def elements(self) -> tuple[str, ...]:
-        """Chemical symbols that ``model.json`` lists."""
+        """Chemical symbols listed in ``model.json``."""
         described = json.loads((self.folder / "model.json").read_text(encoding="utf-8"))
         return tuple(described["kwargs"]["model"]["init_args"]["element_types"])
 
@@ -57,19 +59,19 @@ class M3gnetSurrogate(Surrogate):
 
         potential = matgl.load_model(self.folder).to(device)
         if sha256_of_file(self.folder / "state.pt") in _TRAINED_BEFORE_MATGL_3:
-            _sum_messages_where_edges_point(potential.model)
+            _sum_messages_on_second_atom(potential.model)
         inside = PESCalculator(potential, stress_unit="eV/A3", use_voigt=True)
         return BoxedCalculator(inside, r_cut=float(inside.cutoff))
 
 
 def find(name: str, *, devices: tuple[str, ...], dtype: str) -> M3gnetSurrogate:
-    """``m3gnet:<folder>``, or ``m3gnet`` for the weights matgl recommends.
+    """``m3gnet:<folder>``, or ``m3gnet`` for the weights that matgl recommends.
 
     Raises
     ------
     SurrogateError
         matgl is missing, the folder does not hold a model, the download failed, or float64 is
-        asked for.
+        requested.
     """
     require_package("matgl", "m3gnet", name)
     require_float32(dtype, name)
@@ -79,7 +81,7 @@ def find(name: str, *, devices: tuple[str, ...], dtype: str) -> M3gnetSurrogate:
     if missing:
         raise SurrogateError(
             f"exploration.surrogate: '{name}': {folder} has no {', '.join(missing)}; give the folder "
-            f"of a model saved by matgl, which holds {', '.join(_FILES)}"
+            f"of a model saved by matgl, which contains {', '.join(_FILES)}"
         )
     digests = "".join(sha256_of_file(folder / file) for file in _FILES)
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
@@ -99,11 +101,11 @@ def _downloaded(name: str) -> Path:
         ) from error
 
 
-def _sum_messages_where_edges_point(model: torch.nn.Module) -> None:
+def _sum_messages_on_second_atom(model: torch.nn.Module) -> None:
     from matgl.layers._graph_convolution import M3GNetGraphConv
     from torch import Tensor, hstack
 
-    class PointedTo(M3GNetGraphConv):  # type: ignore[misc]
+    class SecondAtomGraphConv(M3GNetGraphConv):  # type: ignore[misc]
         def node_update_(
             self,
             edge_index: Tensor,
@@ -121,4 +123,4 @@ def _sum_messages_where_edges_point(model: torch.nn.Module) -> None:
 
     for layer in model.modules():
         if isinstance(layer, M3GNetGraphConv):
-            layer.__class__ = PointedTo
+            layer.__class__ = SecondAtomGraphConv

@@ -1,4 +1,4 @@
-"""MACE: the bundled weights, the checkpoints mace-torch fetches by name, and any model file."""
+"""MACE: the bundled weights, the checkpoints of mace-torch by name, and any model file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,28 +16,37 @@ from mlip_assets.campaign import (
     BUNDLED_SURROGATE,
     NAMED_SURROGATES,
     OWN_SURROGATE,
-    Engine,
-    EngineChoice,
+    MdBackend,
+    MdBackendChoice,
     nearest,
 )
 from mlip_assets.common.files import sha256_of_file, write_atomically
-from mlip_assets.surrogates.committee import unite
-from mlip_assets.surrogates.mace_calculator import mace_calculator
+from mlip_assets.surrogates.committee import make_committee
+from mlip_assets.surrogates.mace_calculator import (
+    import_mace,
+    load_mace_model,
+    mace_calculator,
+)
 from mlip_assets.surrogates.models.bundled import (
     BUNDLED_FOLDER,
     BUNDLED_NAME,
     load_bundled,
     read_description,
 )
-from mlip_assets.surrogates.surrogate import Surrogate, SurrogateError, require_package
+from mlip_assets.surrogates.surrogate import (
+    UNKNOWN_LICENCE,
+    Surrogate,
+    SurrogateError,
+    require_package,
+)
 from mlip_assets.surrogates.torchsim import TorchSimCalculator
 
 if TYPE_CHECKING:
     import torch
     from ase.calculators.calculator import Calculator
 
-#: Our names -> the names mace-torch's downloader knows. Its models with several heads are left
-#: out: a name does not say which level of theory is meant.
+#: Our names -> the names of mace-torch's downloader. Its models with several heads are excluded: a
+#: name does not define a level of theory.
 MACE_TORCH_NAMES: dict[str, str] = {
     "mace-mp-0": "medium",
     "mace-mp-0-small": "small",
@@ -56,35 +64,41 @@ MACE_TORCH_NAMES: dict[str, str] = {
     "mace-matpes-r2scan-0": "mace-matpes-r2scan-0",
 }
 
-#: What is worth a batch on the CPU; larger cells keep a core busy one by one.
-FEWEST_BATCHED, LARGEST_BATCHED_ON_CPU = 4, 32
-#: A larger batch falls out of a processor's cache and gains nothing any more.
+#: Batches on the CPU are faster from this number of walkers, up to this number of atoms per cell.
+MIN_BATCHED_WALKERS, MAX_BATCHED_ATOMS_ON_CPU = 4, 32
+#: Atoms per batch on the CPU: a larger batch exceeds the cache and is not faster.
 CPU_BATCH_ATOMS = 256
+
+_MIT = "MIT"
+_MIT_MODELS = ("mace-mp-0", "mace-mpa-0")
+_ASL = "Academic Software License (no commercial use)"
 
 
 @dataclass(frozen=True)
 class MaceSurrogate(Surrogate):
     """A MACE potential."""
 
+    distribution = "mace-torch"
+
     file: Path | None
     """The ``.model`` file; None for the bundled weights."""
     known_elements: tuple[str, ...] | None = None
-    """Where something other than the weights says so."""
+    """If they are known without reading the weights."""
 
     def module(self) -> torch.nn.Module:
-        """The torch module, on the CPU, in the types it was saved in; the caller's own.
+        """A new torch module on the CPU, in the precision in which it was saved.
 
-        A ``.model`` file is a pickle and loading one runs code: what is unpickled has the hash
-        that was found, and checked where the campaign states one.
+        A ``.model`` file is a pickle, and loading one runs code. Its hash is checked before: it is
+        still the one that was found, and the one in the campaign if that has one.
         """
         import torch
 
         if self.file is None:
             return load_bundled(getattr(torch, self.dtype))
-        return _unclaimed.pop(self.sha256, None) or _unpickled(self.file, self.sha256)
+        return _unused_modules.pop(self.sha256, None) or _unpickled(self.file, self.sha256)
 
     def build(self, device: str) -> Calculator:
-        """``MACECalculator``, on NVIDIA's kernels where there is a GPU and they are installed."""
+        """``MACECalculator``, with cuEquivariance kernels on a GPU if they are installed."""
         return mace_calculator(
             self.module(),
             device,
@@ -96,52 +110,60 @@ class MaceSurrogate(Surrogate):
         """The same weights in torch-sim's ``MaceModel``."""
         import torch
 
-        with redirect_stdout(io.StringIO()):
-            from torch_sim.models.mace import MaceModel
+        import_mace()
+        from torch_sim.models.mace import MaceModel
 
-            model = MaceModel(
-                self.module(),
-                device=torch.device(device),
-                dtype=getattr(torch, self.dtype),
-                enable_cueq=kernels(device) == "cuequivariance",
-            )
-        place = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
+        model = MaceModel(
+            self.module(),
+            device=torch.device(device),
+            dtype=getattr(torch, self.dtype),
+            enable_cueq=kernels(device) == "cuequivariance",
+        )
+        device_name = "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
         return TorchSimCalculator(
             model,
             r_cut=float(model.r_max),
             batch_atoms=CPU_BATCH_ATOMS if device == "cpu" else None,
             limits=_cache_folder() / "batch_limits.json",
-            limited=f"{self.sha256} {self.dtype} on {place}",
+            limits_key=f"{self.sha256} {self.dtype} on {device_name}",
         )
 
-    def engine(self, wanted: EngineChoice, n_atoms: Sequence[int]) -> Engine:
-        """torch-sim, where it is installed, on GPUs, and on the CPU for many small cells."""
-        if wanted == "torchsim":
+    def md_backend(self, requested: MdBackendChoice, n_atoms: Sequence[int]) -> MdBackend:
+        """``torchsim``, if it is installed, on GPUs, and on the CPU for many small cells."""
+        if requested == "torchsim":
             require_package("torch_sim", "torchsim", "md_backend: torchsim")
-        if wanted != "auto":
-            return wanted
-        gains = self.device.startswith("cuda") or (
-            len(n_atoms) >= FEWEST_BATCHED and max(n_atoms) <= LARGEST_BATCHED_ON_CPU
+        if requested != "auto":
+            return requested
+        is_faster = self.device.startswith("cuda") or (
+            len(n_atoms) >= MIN_BATCHED_WALKERS and max(n_atoms) <= MAX_BATCHED_ATOMS_ON_CPU
         )
-        return "torchsim" if gains and find_spec("torch_sim") is not None else "ase"
+        return "torchsim" if is_faster and find_spec("torch_sim") is not None else "ase"
 
     def elements(self) -> tuple[str, ...]:
-        """Chemical symbols the weights know; a file that nothing describes is unpickled."""
+        """Chemical symbols of the weights; a file is unpickled if they are not known otherwise."""
         if self.known_elements is not None:
             return self.known_elements
         assert self.file is not None
         return _elements_in_file(self.file, self.sha256)
 
     def save_model(self, path: Path) -> Path:
-        """Write the module as the ``.model`` file that mace-torch's trainer fine-tunes from."""
+        """Write the ``.model`` file from which mace-torch's trainer fine-tunes."""
         import torch
 
         with write_atomically(path) as temporary, temporary.open("wb") as stream:
             torch.save(self.module(), stream)
         return path
 
+    def licence(self) -> str:
+        """As in the package that provides the weights."""
+        if self.name == OWN_SURROGATE:
+            return "trained by this campaign"
+        if self.name == BUNDLED_SURROGATE or self.name.startswith(_MIT_MODELS):
+            return _MIT
+        return _ASL if self.name in MACE_TORCH_NAMES else UNKNOWN_LICENCE
+
     def metadata(self) -> dict[str, Any]:
-        """As every surrogate; and which kernels do the tensor products."""
+        """As of every surrogate, and the kernels of the tensor products."""
         return {**super().metadata(), "kernels": kernels(self.device)}
 
 
@@ -162,12 +184,12 @@ class TrainedFiles(Protocol):
 
 
 def own_model(trained: TrainedFiles, *, devices: tuple[str, ...], dtype: str) -> Surrogate:
-    """A model that the campaign has trained, with its committee, whose first member it is."""
+    """The model that the campaign has promoted: one model, or a committee that begins with it."""
     main, *others = (
         MaceSurrogate(OWN_SURROGATE, sha256_of_file(file), devices, dtype, file, trained.elements)
         for file in (trained.model_file, *trained.members)
     )
-    return replace(unite([main, *others]), name=OWN_SURROGATE) if others else main
+    return replace(make_committee([main, *others]), name=OWN_SURROGATE) if others else main
 
 
 def find(name: str, *, devices: tuple[str, ...], dtype: str) -> MaceSurrogate:
@@ -192,20 +214,20 @@ def find(name: str, *, devices: tuple[str, ...], dtype: str) -> MaceSurrogate:
 
 
 def kernels(device: str) -> str:
-    """What computes the tensor products: ``cuequivariance`` on a GPU that has it, or ``e3nn``."""
+    """The library of the tensor products: ``cuequivariance`` on a GPU if installed, else ``e3nn``."""
     packages = ("cuequivariance_torch", "cuequivariance_ops_torch")
     installed = all(find_spec(package) is not None for package in packages)
     return "cuequivariance" if device.startswith("cuda") and installed else "e3nn"
 
 
 def _cache_folder() -> Path:
-    """What a user's machine found out about itself, as the XDG base directories have it."""
+    """Folder of machine-specific data, according to the XDG base directory specification."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "mlip-autopipe"
 
 
-#: A module that was unpickled for its elements alone waits here for its first user.
-_unclaimed: dict[str, torch.nn.Module] = {}
+#: Modules unpickled for their elements, kept for the first call of :meth:`MaceSurrogate.module`.
+_unused_modules: dict[str, torch.nn.Module] = {}
 
 
 @lru_cache(maxsize=64)
@@ -213,23 +235,19 @@ def _elements_in_file(file: Path, sha256: str) -> tuple[str, ...]:
     from ase.data import chemical_symbols
 
     module = _unpickled(file, sha256)
-    _unclaimed[sha256] = module
+    _unused_modules[sha256] = module
     numbers: Any = module.atomic_numbers
     return tuple(chemical_symbols[int(number)] for number in numbers)
 
 
 def _unpickled(file: Path, sha256: str) -> torch.nn.Module:
-    import torch
-
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise SurrogateError(
-            f"exploration.surrogate: {file} was changed since it was looked up; start the run again"
+            f"exploration.surrogate: {file} has changed since the run started; start the run again"
         )
     try:
-        module: torch.nn.Module = torch.load(
-            io.BytesIO(content), map_location="cpu", weights_only=False
-        )
+        module = load_mace_model(io.BytesIO(content))
     except Exception as error:
         raise SurrogateError(
             f"exploration.surrogate: {file} cannot be loaded as a MACE model "
@@ -237,15 +255,15 @@ def _unpickled(file: Path, sha256: str) -> torch.nn.Module:
         ) from error
     if not hasattr(module, "atomic_numbers"):
         raise SurrogateError(
-            f"exploration.surrogate: {file} holds a {type(module).__name__}, not a MACE model; give "
+            f"exploration.surrogate: {file} contains a {type(module).__name__}, not a MACE model; give "
             "the .model file, not a checkpoint or a state dict"
         )
     return module
 
 
 def _downloaded(name: str) -> Path:
-    with redirect_stdout(io.StringIO()):
-        from mace.calculators.foundations_models import download_mace_mp_checkpoint
+    import_mace()
+    from mace.calculators.foundations_models import download_mace_mp_checkpoint
 
     try:
         return Path(download_mace_mp_checkpoint(MACE_TORCH_NAMES[name]))

@@ -1,4 +1,4 @@
-"""From the name a campaign gives to a surrogate that runs; ``surrogates/models`` has the kinds."""
+"""The registry of surrogates: from the name in a campaign to weights on devices."""
 
 from __future__ import annotations
 
@@ -9,23 +9,15 @@ from typing import TypeAlias
 
 from mlip_assets.campaign import BUNDLED_SURROGATE, OWN_SURROGATE, Campaign, CampaignError, load
 from mlip_assets.compute.devices import DeviceError, find_devices
-from mlip_assets.surrogates.committee import unite
+from mlip_assets.surrogates.committee import make_committee
 from mlip_assets.surrogates.models import chgnet, lennard_jones, m3gnet, mace
 from mlip_assets.surrogates.surrogate import Surrogate, SurrogateError
-
-__all__ = [
-    "Surrogate",
-    "SurrogateError",
-    "campaign_surrogate",
-    "find_surrogate",
-    "load_campaign",
-]
 
 _log = logging.getLogger(__name__)
 
 Finder: TypeAlias = Callable[..., Surrogate]
 
-#: The part of a name before a colon -> what finds its weights. Any other name is a MACE file.
+#: Part of a name before a colon -> function that finds the weights. Other names are MACE files.
 FINDERS: dict[str, Finder] = {
     "chgnet": chgnet.find,
     "m3gnet": m3gnet.find,
@@ -42,21 +34,21 @@ def find_surrogate(
     sha256: str | Sequence[str] | None = None,
     own_model: mace.TrainedFiles | None = None,
 ) -> Surrogate:
-    """Resolve a name or path to weights on devices. Nothing falls back to another model.
+    """Resolve a name or path to weights on devices; no other model is ever used instead.
 
     Parameters
     ----------
     names
-        ``bundled``, one of ``NAMED_SURROGATES``, ``own-model`` or the path of a MACE file; several
-        make a committee.
+        ``bundled``, one of ``NAMED_SURROGATES``, ``own-model`` or the path of a MACE file; a sequence
+        of these is a committee.
     device
         As in :func:`mlip_assets.compute.devices.find_devices`.
     dtype
         ``float32`` or ``float64``.
     sha256
-        Expected hash of the weights; for a committee, one each.
+        Expected hash of the weights; for a committee, one per member.
     own_model
-        What ``own-model`` means: the model that the campaign has promoted.
+        The model that ``own-model`` refers to: the one that the campaign has promoted.
 
     Raises
     ------
@@ -76,7 +68,7 @@ def find_surrogate(
     """
     if not isinstance(names, str):
         hashes = [None] * len(names) if sha256 is None or isinstance(sha256, str) else sha256
-        return unite(
+        return make_committee(
             [
                 find_surrogate(
                     name,
@@ -95,7 +87,7 @@ def find_surrogate(
     if names == OWN_SURROGATE:
         if own_model is None:
             raise SurrogateError(
-                f"exploration.surrogate: '{OWN_SURROGATE}' is known only within a campaign"
+                f"exploration.surrogate: '{OWN_SURROGATE}' is defined only within a campaign"
             )
         surrogate: Surrogate = mace.own_model(own_model, devices=devices, dtype=dtype)
     else:
@@ -104,7 +96,7 @@ def find_surrogate(
     if sha256 is not None and surrogate.sha256 != sha256:
         raise SurrogateError(
             f"exploration.surrogate_sha256: '{names}' hashes to {surrogate.sha256}, the campaign "
-            f"expects {sha256}; use the file it was written for, or update the hash"
+            f"expects {sha256}; use the file with that hash, or update the hash"
         )
     _log.info(
         "surrogate %s (sha256 %s…) on %s, %s",
@@ -123,12 +115,12 @@ def campaign_surrogate(
     device: str | None = None,
     own_model: mace.TrainedFiles | None = None,
 ) -> Surrogate:
-    """Resolve the surrogate of a campaign, and check that it has all elements.
+    """Resolve the surrogate of a campaign, and check that it supports all elements.
 
     Parameters
     ----------
     names, device
-        In place of those of the campaign.
+        Replace those of the campaign.
     own_model
         As in :func:`find_surrogate`.
 
@@ -150,7 +142,9 @@ def campaign_surrogate(
 
 
 def load_campaign(path: str | os.PathLike[str]) -> Campaign:
-    """Load a campaign file, and check what surrogates say without loading or fetching weights.
+    r"""Load a campaign file, and check elements and packages of its surrogates.
+
+    No weights are loaded or downloaded.
 
     Raises
     ------
@@ -161,10 +155,10 @@ def load_campaign(path: str | os.PathLike[str]) -> Campaign:
     --------
     >>> from pathlib import Path
     >>> from mlip_assets import load_campaign
-    >>> _ = Path("silicon.yaml").write_text("name: silicon\\ncomposition: Si\\n")
+    >>> _ = Path("silicon.yaml").write_text("name: silicon\ncomposition: Si\n")
     >>> campaign = load_campaign("silicon.yaml")
     >>> campaign.elements, campaign.exploration.temperatures_K
-    (('Si',), (300.0, 900.0, 1500.0))
+    (('Si',), (300.0, 1200.0))
     """
     campaign = load(path)
     for name in campaign.exploration.surrogates:
