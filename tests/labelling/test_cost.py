@@ -61,7 +61,7 @@ def test_budget_of_core_hours_counts_running_calculations() -> None:
     assert budget.allows(None)
     assert not budget.allows(1.1)
     budget.start(0.6)
-    assert not budget.allows(0.6), "two at once would overrun"
+    assert not budget.allows(0.6), "two at the same time exceed the budget"
     budget.end(0.6, 0.3)
     assert budget.allows(0.6)
     budget.start(None)

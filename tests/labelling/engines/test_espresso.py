@@ -75,7 +75,7 @@ def test_missing_and_ambiguous_upf_files_are_all_listed(family: Path) -> None:
     with pytest.raises(EngineError, match=r"no UPF file for Cl, N; several for Si \(Si.upf, si-o"):
         upf_files(family, ["Si", "Cl", "N", "Na"])
     with pytest.raises(EngineError, match="no UPF file for Si"):
-        upf_files(family / "nowhere", ["Si"])
+        upf_files(family / "missing", ["Si"])
 
 
 def test_settings_hash_depends_on_file_content_and_not_on_path(

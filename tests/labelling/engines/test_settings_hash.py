@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
     "smearing_eV": 0.1,
     "energy_convergence_eV": 1e-5,
 }
-FILES = {"Si": ("/nowhere/Si.upf", "a1" * 32), "C": ("/nowhere/C.upf", "b2" * 32)}
+FILES = {"Si": ("/missing/Si.upf", "a1" * 32), "C": ("/missing/C.upf", "b2" * 32)}
 IRON_SLAB = Atoms("Fe", cell=[2.87] * 3, pbc=[True, True, False])
 
 #: Engine, hash of its settings, and keys of Si2, of the silicon atom and of ``IRON_SLAB``.
