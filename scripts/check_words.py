@@ -1,7 +1,7 @@
 """Find words of the left column of the table "Words" in CONTRIBUTING.md: ``python scripts/check_words.py``.
 
-A phrase is found across line breaks, and as part of an identifier: "known share" also finds
-``known_share``. Exit status: 0 nothing found, 1 found.
+A phrase is found across line breaks, and as part of an identifier: "blue whale" also finds
+``blue_whale``. Exit status: 0 nothing found, 1 found.
 """
 
 from __future__ import annotations
