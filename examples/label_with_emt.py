@@ -8,9 +8,9 @@ from ase.build import bulk
 from mlip_assets import EmtEngine, LabelLedger, label_frames
 
 frames = []
-for number in range(24):
+for number in range(16):
     atoms = bulk("Cu", cubic=True)
-    atoms.set_cell(atoms.cell * (1 + 0.004 * (number - 12)), scale_atoms=True)
+    atoms.set_cell(atoms.cell * (1 + 0.006 * (number - 8)), scale_atoms=True)
     atoms.rattle(0.08, seed=number)
     frames.append(atoms)
 

@@ -76,6 +76,7 @@ def test_python_block_compiles_and_its_imports_resolve(block):
                     importlib.import_module(f"{node.module}.{alias.name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.is_run], ids=str)
 def test_marked_python_block_runs(block, tmp_path):
     script = tmp_path / "block.py"

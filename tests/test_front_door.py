@@ -1,4 +1,4 @@
-"""The front door: what ``mlip_assets`` offers as a library, and the example of each function."""
+"""The library: what ``mlip_assets`` offers as a library, and the example of each function."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ PROMISED = {
     "fit_mace",
     "evaluate",
 }
+#: Functions whose example takes more than a few seconds.
+SLOW = {"fit_mace"}
 #: Packages that cost time to import.
 HEAVY = ("ase", "dagster", "mace", "matplotlib", "numba", "numpy", "pandas", "pyarrow", "torch")
 MAX_IMPORT_S = 0.05
@@ -85,7 +87,10 @@ def test_import_takes_no_time():
     assert min(float(_python(code)) for _ in range(5)) < MAX_IMPORT_S
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FUNCTIONS],
+)
 def test_example_in_docstring(name, tmp_path, monkeypatch):
     """The section ``Examples`` of each function, run in an empty folder."""
     monkeypatch.chdir(tmp_path)
