@@ -4,12 +4,13 @@ import io
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms
 from matplotlib.image import imread
 
 from mlip_assets import figures
-from mlip_assets.figures import maps
+from mlip_assets.figures import canvas, maps
 from mlip_assets.sampling import Clusters, Embedding, PrincipalComponents
 
 N_FRAMES, N_CLUSTERS = 1_000_000, 2000
@@ -21,7 +22,9 @@ def pool():
     rng = np.random.default_rng(0)
     scores = rng.normal(size=(N_FRAMES, 3))
     scores[-1] = 20
-    axes = PrincipalComponents(np.zeros(3), np.ones(3), np.eye(3), np.ones(3), np.array([0.5, 0.3, 0.2]))
+    axes = PrincipalComponents(
+        np.zeros(3), np.ones(3), np.eye(3), np.ones(3), np.array([0.5, 0.3, 0.2])
+    )
     cluster = np.sort((N_CLUSTERS * rng.random(N_FRAMES) ** 2).astype(np.int64))
     centres = (
         np.stack([np.bincount(cluster, c) for c in scores.T], 1) / np.bincount(cluster)[:, None]
@@ -84,3 +87,12 @@ def test_the_table_has_a_row_for_each_pick():
     assert records[0].data["surrogate_energy_eV_per_atom"] == -3.5
     assert records[0].data["temperature_K"] == 311.12
     assert len(figures.pick_table([pick(i) for i in range(1500)]).records) == maps.PICK_ROWS
+
+
+def test_table_of_dataframe_leaves_missing_values_empty():
+    frame = pd.DataFrame({"energy_eV": [1.234567, np.nan], "n": pd.array([1, None], dtype="Int64")})
+    first, second = figures.table(frame).records
+    assert first.data == {"energy_eV": 1.2346, "n": 1}
+    assert second.data == {"energy_eV": "", "n": ""}
+    assert len(figures.table(pd.DataFrame({"n": range(500)})).records) == canvas.TABLE_ROWS
+    assert figures.table(pd.DataFrame()).value == "none"
