@@ -10,7 +10,7 @@ normalisation of the power spectrum are those of Himanen et al., Comput. Phys. C
 share only the checks of the input and the radial basis with this one.
 
 Precision: sums over radial functions cancel. In float64, a spectrum with ``n_max`` 10 therefore has
-a relative error of about 10⁻¹². Here the expansion coefficients and the power spectra are computed
+a relative error of 2 to 5 · 10⁻¹². Here the expansion coefficients and the power spectra are computed
 in NumPy's ``longdouble``, which has a mantissa of 64 bits on x86-64. Neighbour vectors, the radial
 basis α and β (:func:`gto_basis`) and constant factors are float64. The result is rounded to
 ``dtype``.
