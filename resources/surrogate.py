@@ -19,11 +19,9 @@ class SurrogateResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     The first two fields override the campaign for one run.
     """
 
-    model: str | None = Field(
-        default=None, description="name or path; null: what the campaign says"
-    )
+    model: str | None = Field(default=None, description="name or path; null: that of the campaign")
     device: str | None = Field(
-        default=None, description="auto, cpu, cuda or cuda:n; null: what the campaign says"
+        default=None, description="auto, cpu, cuda or cuda:n; null: that of the campaign"
     )
     own_models: str | None = Field(
         default=None,

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def run(tmp_path, tiny_campaign):
-    """Start ``python -m mlip_assets run`` on the tiny campaign, in a folder of its own."""
+def run(tmp_path, tiny_campaign, preloaded):
+    """Start ``python -m mlip_assets run`` on the tiny campaign, in a new folder."""
     campaign = tiny_campaign(tmp_path)
     (tmp_path / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     environment = os.environ | {
@@ -31,14 +29,7 @@ def run(tmp_path, tiny_campaign):
     log = tmp_path / "terminal.log"
 
     def start():
-        with log.open("ab") as stream:
-            return subprocess.Popen(
-                [sys.executable, "-m", "mlip_assets", "run", str(campaign)],
-                cwd=tmp_path,
-                env=environment,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-            )
+        return preloaded("mlip_assets", ["run", str(campaign)], tmp_path, environment, log)
 
     start.data, start.log = tmp_path / "data", log
     return start
@@ -48,11 +39,12 @@ def kill_when(process, happened, log):
     """SIGKILL as soon as ``happened()``."""
     deadline = time.monotonic() + 300
     while not happened():
-        assert process.poll() is None, f"ended before:\n{log.read_text()[-3000:]}"
+        assert process.is_alive(), f"ended before:\n{log.read_text()[-3000:]}"
         assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def labels(ledger):
@@ -84,7 +76,8 @@ def test_run_killed_in_each_stage_is_resumed(run):
     assert not (campaign / "model" / "metrics.json").exists()
 
     last = run()
-    assert last.wait(timeout=600) == 0, run.log.read_text()[-3000:]
+    last.join(timeout=600)
+    assert last.exitcode == 0, run.log.read_text()[-3000:]
     assert labels(ledger) == complete
     output = run.log.read_text()
     assert re.search(r"DFT calls +0 made, \d+ saved", output)

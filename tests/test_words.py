@@ -43,17 +43,19 @@ def test_find_words_finds_phrases_in_text_names_and_across_lines(check_words, te
 
 
 @pytest.mark.parametrize(
-    "text", ["blue whales", "careblue whale", "blue, whale", 'KEY = "blue_whale"  # words: stored']
+    "text", ["blue whales", "careblue whale", "blue, whale", 'KEY = "known_share"']
 )
 def test_find_words_leaves_other_words_and_stored_names(check_words, text):
-    assert list(check_words.find_words(text, {"blue whale": "animal"})) == []
+    words = {"blue whale": "animal", "known" + " share": "covered fraction"}
+    assert list(check_words.find_words(text, words)) == []
 
 
 def test_main_reports_file_line_and_replacement(check_words, tmp_path, monkeypatch, capsys):
-    (tmp_path / "page.md").write_text("first\nblue whale\n", encoding="utf-8")
+    page = tmp_path / "page.md"
     monkeypatch.setattr(check_words, "ROOT", tmp_path)
-    monkeypatch.setattr(check_words, "checked_files", lambda: [tmp_path / "page.md"])
+    monkeypatch.setattr(check_words, "checked_files", lambda: [page])
+    page.write_text("first\na free" + " atom\n", encoding="utf-8")
     assert check_words.main() == 1
-    assert "page.md:2: 'blue whale': animal" in capsys.readouterr().out
-    (tmp_path / "page.md").write_text("animal\n", encoding="utf-8")
+    assert f"page.md:2: 'free{' '}atom': isolated atom" in capsys.readouterr().out
+    page.write_text("isolated atom\n", encoding="utf-8")
     assert check_words.main() == 0

@@ -38,7 +38,7 @@ def labelled_db(
 ) -> dg.MaterializeResult[LabelledDatabase]:
     """DFT energies, forces and stresses from the ledger of labels, which computes the missing ones.
 
-    A finished label is stored at once and is never computed again, by any campaign. A failed
+    A finished label is stored immediately and is never computed again, by any campaign. A failed
     calculation is recorded with its reason, and the others continue. A refresh keeps the labels of
     the earlier rounds.
 

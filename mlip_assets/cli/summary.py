@@ -32,7 +32,7 @@ def run_summary(name: str, result: dg.ExecuteInProcessResult, wall_s: float) -> 
         for check in result.get_asset_check_evaluations()
         if not check.passed
     ]
-    lines.append("view the results  mlip ui, then open http://127.0.0.1:3000/asset-groups")
+    lines.append(f"view the results  mlip ui, then open http://127.0.0.1:3000{LINEAGE_PATH}")
     return "\n".join(lines)
 
 
@@ -43,6 +43,16 @@ def failure_message(result: dg.ExecuteInProcessResult) -> str:
         data = event.step_failure_data
         failure = data.user_failure_data
         message = failure.description if failure else data.error and data.error.to_string()
+        blocking = [
+            check.check_name
+            for check in result.get_asset_check_evaluations()
+            if check.blocking and not check.passed and event.step_key in check.asset_key.path
+        ]
+        if blocking:
+            message = (
+                f"blocking check {', '.join(blocking)} not passed; no later asset was computed "
+                "(the UI shows the values)"
+            )
         lines.append(f"error: {event.step_key}: {message}")
     return "\n".join(lines) or "error: the run failed; the UI shows its log"
 

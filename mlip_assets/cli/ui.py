@@ -29,7 +29,7 @@ def start_ui(port: int) -> int:
             f"{Path.cwd() / 'workspace.yaml'} does not exist; change to a project folder, or write "
             "one with: mlip init my-project"
         )
-    print(f"Dagster UI: http://{HOST}:{port}/asset-groups (Ctrl-C stops it)", flush=True)
+    print(f"Dagster UI: http://{HOST}:{port}{LINEAGE_PATH} (Ctrl-C stops it)", flush=True)
     command = [
         sys.executable,
         "-W",

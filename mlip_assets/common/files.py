@@ -70,7 +70,7 @@ def write_text(path: AnyPath, text: str) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut; POSIX asks for it, Windows cannot."""
+    """Make a rename in ``folder`` survive a power cut; POSIX requires it, Windows cannot."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -14,18 +14,18 @@ _MIB_PER_GIB = 1024
 
 
 class DeviceError(ValueError):
-    """A device that a campaign asks for does not exist here."""
+    """A device of a campaign does not exist on this machine."""
 
 
 def find_devices(device: str, setting: str) -> tuple[str, ...]:
-    """Decide what ``auto`` means here, and that devices asked for exist.
+    """Decide what ``auto`` means here, and that the named devices exist.
 
     Parameters
     ----------
     device
         ``auto`` (every GPU torch sees, else the CPU), ``cpu``, ``cuda`` (every GPU) or ``cuda:n``.
     setting
-        The key of the campaign that says so, for the message.
+        The key of the campaign, for the message.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def find_devices(device: str, setting: str) -> tuple[str, ...]:
         if device == "auto":
             return ("cpu",)
         raise DeviceError(
-            f"{setting}: '{device}' asked for, but torch sees no CUDA device; use auto or "
+            f"{setting}: '{device}' requested, but torch finds no CUDA device; use auto or "
             "cpu, or install a CUDA build of torch"
         )
     _, _, index = device.partition(":")
@@ -54,7 +54,7 @@ def find_devices(device: str, setting: str) -> tuple[str, ...]:
         return tuple(f"cuda:{number}" for number in range(count))
     if int(index) >= count:
         raise DeviceError(
-            f"{setting}: '{device}' asked for, but torch sees {count} CUDA "
+            f"{setting}: '{device}' requested, but torch finds {count} CUDA "
             f"device{'s' * (count > 1)}, counted from 0"
         )
     return (f"cuda:{int(index)}",)
@@ -112,7 +112,7 @@ class GpuWatch:
     """Reads the GPUs every few seconds while something runs on them.
 
     ``with GpuWatch(surrogate.devices) as watch: …`` and then ``watch.summary()``. Costs nothing
-    and says nothing on the CPU.
+    and reports nothing on the CPU.
     """
 
     def __init__(self, devices: tuple[str, ...], interval_s: float = 2.0) -> None:

@@ -32,7 +32,7 @@ class Compute(Protocol):
     """Runs Python modules, each in a folder that this process can read too.
 
     A cluster is one more class: ``start`` submits a job that runs
-    ``python -m <module> <arguments>`` in ``folder``, and the task asks the queue.
+    ``python -m <module> <arguments>`` in ``folder``, and the task polls the queue.
     """
 
     @property
@@ -63,7 +63,7 @@ class LocalProcesses:
             raise ValueError(f"n_workers = {self.n_workers}; give at least 1")
 
     def start(self, module: str, folder: Path, log: Path) -> Task:
-        """Start a child in a session of its own, so that what it starts can be killed with it."""
+        """Start a child in a new session, so that what it starts can be killed with it."""
         packages = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         environment = {
             **os.environ,
@@ -113,7 +113,7 @@ class InProcess:
     n_workers: int = 1
 
     def start(self, module: str, folder: Path, log: Path) -> Task:  # noqa: ARG002
-        """Compute at once, in ``folder``."""
+        """Compute immediately, in ``folder``."""
         before = Path.cwd()
         os.chdir(folder)
         try:

@@ -74,7 +74,7 @@ class FrameRun:
 def parts_of(frames: FrameSource, max_frames: int, max_atoms: int) -> Iterator[list[FrameRun]]:
     """Runs, grouped into parts of at most ``max_frames`` frames and ``max_atoms`` atoms in total.
 
-    A frame with more atoms is a part of its own. The limits of the parts depend on the frames, and
+    A frame with more atoms is a separate part. The limits of the parts depend on the frames, and
     not on the batches in which they are read.
     """
     part: list[FrameRun] = []

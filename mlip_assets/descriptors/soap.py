@@ -1,4 +1,4 @@
-"""The SOAP power spectrum of many frames at once."""
+"""SOAP power spectra of many frames."""
 
 from __future__ import annotations
 

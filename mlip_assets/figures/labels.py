@@ -21,7 +21,7 @@ LABEL_COLUMNS = [
     "max_force_eV_per_A",
     "label_key",
 ]
-#: Labels named on their scatter: the farthest, beyond so many robust standard deviations.
+#: Labels named on their scatter: the farthest, beyond this number of robust standard deviations.
 NAMED_OUTLIERS, OUTLIER_SCORE = 8, 4.0
 
 

@@ -15,7 +15,7 @@ from mlip_assets.sampling import Clusters, Embedding
 from mlip_assets.trajectory import FRAME_ID_STRIDE
 
 #: Most frames, and most atoms in them, of the selected and as many again of the others: a page of
-#: ten megabytes or so, which a browser opens at once.
+#: ten megabytes or so, which a browser opens immediately.
 MOST_FRAMES, MOST_ATOMS = 2000, 100_000
 #: Components among which a reader can choose the axes.
 _MOST_COMPONENTS = 6
@@ -101,7 +101,7 @@ def map_page(
     caption = (
         f"<b>{name}</b>: {len(picks)} of {len(selected)} selected frames (large) among {n_others} "
         f"of the {len(by_id) - len(selected)} others. Click on one to see its structure; (i) "
-        "below it tells its energy, temperature, walker and why it was selected."
+        "below it shows its energy, temperature, walker and why it was selected."
     )
     dataset = _dataset(
         title,
@@ -122,7 +122,7 @@ def map_page(
 def _others(
     ids: NDArray[np.int64], selected: Sequence[int], mean_size: float, seed: int
 ) -> NDArray[np.int64]:
-    """So many frames, drawn at random from those not selected, as their likely size allows."""
+    """Random frames that are not selected; their number follows from their estimated size."""
     rest = np.setdiff1d(ids, selected)
     most = min(len(rest), MOST_FRAMES, int(MOST_ATOMS / mean_size) + 1)
     return np.sort(np.random.default_rng(seed).choice(rest, most, replace=False))

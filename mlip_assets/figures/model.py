@@ -75,17 +75,17 @@ def named_errors(errors: pd.DataFrame, column: str, names: pd.Series) -> pd.Data
 
 def training_curve(trained: TrainedModel) -> bytes:
     """Losses and validation errors against the epoch; shaded, stage two, whose loss is another."""
-    told = trained.metrics["training"]
-    curve = told["curve"]
+    training = trained.metrics["training"]
+    curve = training["curve"]
     figure, axes = canvas(1, 3, 3.4, 2.8)
     for axis, (title, lines) in zip(axes, _CURVES.items(), strict=True):
         for name, label in lines.items():
             if name in curve:
                 values = np.array(curve[name], dtype=float)
                 axis.plot(curve["epoch"], values, ".-", ms=3, lw=1, label=label)
-        axis.axvspan(told["stage_two_epoch"] - 0.5, curve["epoch"][-1] + 0.5, color="0.9", lw=0)
+        axis.axvspan(training["stage_two_epoch"] - 0.5, curve["epoch"][-1] + 0.5, color="0.9", lw=0)
         axis.set(xlabel="epoch", ylabel=title, yscale="log")
         axis.legend(fontsize=7)
-    ended = "stopped early" if told["stopped_early"] else "all of them"
-    axes[1].set_title(f"{told['epochs']} epochs, {ended}; shaded: stage two", fontsize=9)
+    ended = "stopped early" if training["stopped_early"] else "all of them"
+    axes[1].set_title(f"{training['epochs']} epochs, {ended}; shaded: stage two", fontsize=9)
     return png(figure)

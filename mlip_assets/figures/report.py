@@ -56,7 +56,7 @@ def trial_table(report: ModelReport) -> dg.MetadataValue:
 
 
 def uncertainty_table(report: ModelReport) -> dg.MetadataValue:
-    """What the spread of the committee is worth; empty without one."""
+    """Calibration of the spread of the committee; empty without one."""
     known = report.uncertainty or {}
     row = {key: value for key, value in known.items() if not isinstance(value, list)}
     return table([row] if row else [])

@@ -80,12 +80,12 @@ def test_progress_is_observed_while_it_works(materialize):
     assert result.success
     (event,) = result.asset_materializations_for_node("descriptor_matrix")
     (record,) = instance.fetch_materializations(KEY, limit=1).records
-    told = observations(instance)
-    assert [figures["frames_done"] for figures, _ in told] == [16, 32, 48, 60]
-    assert all(when < record.timestamp for _, when in told)
-    assert all(figures["frames_total"] == 60 for figures, _ in told)
-    assert all(figures["frames_per_s"] > 0 for figures, _ in told)
-    assert told[0][0]["eta_s"] >= told[-1][0]["eta_s"] == 0
+    observed = observations(instance)
+    assert [figures["frames_done"] for figures, _ in observed] == [16, 32, 48, 60]
+    assert all(when < record.timestamp for _, when in observed)
+    assert all(figures["frames_total"] == 60 for figures, _ in observed)
+    assert all(figures["frames_per_s"] > 0 for figures, _ in observed)
+    assert observed[0][0]["eta_s"] >= observed[-1][0]["eta_s"] == 0
     assert {o.partition for o in _observed(result)} == {"copper"}
     assert event.metadata["n_threads"].value == 2
     assert event.metadata["frames_per_s"].value > 0

@@ -75,18 +75,18 @@ def test_refresh_labels_frames_that_earlier_rounds_did_not_cover(project):
 
 @pytest.mark.usefixtures("copper")
 def test_refresh_selects_only_frames_outside_the_coverage_radius(project):
-    campaign = project.write("frontier")
-    project.run("frontier")
+    campaign = project.write("candidates")
+    project.run("candidates")
     project.campaigns.record(campaign, finished=True)
-    project.run("frontier", refresh=True)
+    project.run("candidates", refresh=True)
     earlier = project.earlier.own_labelled_frames(campaign.in_round(1))
     axes = project.earlier.pca(campaign.in_round(1))
-    frames = read(project.folder / "data" / "frontier" / "selected_frames.extxyz", ":")
+    frames = read(project.folder / "data" / "candidates" / "selected_frames.extxyz", ":")
     places, known = (
         project_frames(atoms, axes, campaign.descriptors, campaign.elements)
         for atoms in (frames, earlier)
     )
-    within = project.campaigns.rounds("frontier").rounds[0].coverage_radius
+    within = project.campaigns.rounds("candidates").rounds[0].coverage_radius
     distances = np.linalg.norm(places[:, None] - known, axis=2).min(axis=1)
     assert len(earlier) == N_SAMPLES
     assert (distances > within).all()
@@ -130,11 +130,11 @@ def test_unusable_earlier_results_are_reported_before_computation(project):
     aluminium = project.write("aluminium", "exclude_labelled_in: [copper]", composition="Al")
     with pytest.raises(CampaignError, match="contains Cu, which the composition Al lacks"):
         project.earlier.check(aluminium)
-    nowhere = project.write("nowhere", "pca_from: silver")
+    missing = project.write("missing", "pca_from: silver")
     with pytest.raises(
-        CampaignError, match=r"nowhere.yaml: sampling.pca_from: campaign 'silver' has no embedding"
+        CampaignError, match=r"missing.yaml: sampling.pca_from: campaign 'silver' has no embedding"
     ):
-        project.earlier.check(nowhere)
+        project.earlier.check(missing)
     wider = project.write("wider", "pca_from: copper", r_cut=4.5)
     with pytest.raises(
         CampaignError, match=r"descriptors with r_cut = 3.5, this campaign with r_cut = 4.5"

@@ -22,7 +22,7 @@ sampling: {n_samples: 9, n_clusters: 6}
 
 @pytest.fixture(scope="module")
 def explored(tmp_path_factory):
-    """Run seeds → selected_frames in one process on a campaign of its own."""
+    """Run seeds → selected_frames in one process on a new campaign."""
     folder = tmp_path_factory.mktemp("argon")
     (folder / "argon.yaml").write_text(ARGON)
     storage = Storage(root=str(folder / "data"))
@@ -92,7 +92,7 @@ def test_the_same_campaign_gives_the_same_frames(explored):
     assert (folder / "selected_frames.extxyz").read_bytes() == first
 
 
-def test_metadata_tells_model_hash_device_and_shows_a_picture(explored):
+def test_metadata_gives_model_hash_device_and_a_picture(explored):
     result, _, _ = explored
     for name in ("seeds", "surrogate_trajectory"):
         (event,) = result.asset_materializations_for_node(name)

@@ -1,4 +1,4 @@
-"""What the UI is told about labels: what they cost, what failed and why, and how far they are."""
+"""Metadata and observations of labels: cost, failures with reasons, and progress."""
 
 import base64
 import os
@@ -86,11 +86,11 @@ def materialize(tmp_path, monkeypatch):
             if event.asset_key.path[-1] == "labelled_db"
         ]
         checks = {c.check_name: c for c in result.get_asset_check_evaluations()}
-        told = [
+        observed = [
             event.asset_observation_data.asset_observation
             for event in result.get_asset_observation_events()
         ]
-        return {key: value.value for key, value in made.items()}, checks, told
+        return {key: value.value for key, value in made.items()}, checks, observed
 
     return run
 
@@ -102,7 +102,7 @@ def test_the_account_of_a_run_is_shown(materialize):
     frames += [toy_frame("Cu", 2), toy_frame(RAISES, 5)]
     crushed = toy_frame("Cu", 6)
     crushed.positions[1] = crushed.positions[0] + [0.4, 0, 0]
-    made, checks, told = materialize([*frames, crushed], n_explored=1000)
+    made, checks, observed = materialize([*frames, crushed], n_explored=1000)
     assert made["dft_calls_made"] == 3 + 1 + 2  # frames, the one that fails, isolated atoms
     assert (made["dft_calls_saved"], made["n_duplicates"]) == (1, 1)
     assert made["failed_by_reason"] == {"error": 1, "close_contact": 1}
@@ -113,8 +113,12 @@ def test_the_account_of_a_run_is_shown(materialize):
     assert "core_hours_expected" not in made, "nothing was known before"
     assert not checks["labels_converged"].passed
     assert checks["binding_energy_plausible"].passed
-    assert told[-1].metadata["labels_done"].value == told[-1].metadata["labels_total"].value == 6
-    assert told[-1].partition == "copper"
+    assert (
+        observed[-1].metadata["labels_done"].value
+        == observed[-1].metadata["labels_total"].value
+        == 6
+    )
+    assert observed[-1].partition == "copper"
 
     again, _, _ = materialize([*frames, crushed])
     assert again["dft_calls_made"] == 0
@@ -122,7 +126,7 @@ def test_the_account_of_a_run_is_shown(materialize):
     assert again["core_hours_reused"] > 0
 
 
-def test_a_budget_of_nothing_leaves_a_page_that_says_so(materialize):
+def test_budget_of_zero_gives_a_page_that_reports_it(materialize):
     from toy_engine import toy_frame
 
     made, checks, _ = materialize([toy_frame("Cu", 1)], labelling="{budget: 0}")
@@ -150,10 +154,12 @@ def test_outliers_are_named_by_frame(monkeypatch):
     free = bulk("Cu")
     free.info["REF_energy"] = 0.0
     database = LabelledDatabase(frames, [free], [], [], 0, 0, 0.0, "e" * 64)
-    said = []
+    annotated = []
     from matplotlib.axes import Axes
 
-    monkeypatch.setattr(Axes, "annotate", lambda self, text, *args, **kwargs: said.append(text))
+    monkeypatch.setattr(
+        Axes, "annotate", lambda self, text, *args, **kwargs: annotated.append(text)
+    )
     png = figures.label_plot(database)
-    assert sorted(said) == ["7011", "7017"]
+    assert sorted(annotated) == ["7011", "7017"]
     assert base64.b64encode(png).startswith(b"iVBOR")

@@ -1,4 +1,4 @@
-"""What the UI is told about a training: its epochs while they pass, and how it went."""
+"""Metadata and observations of a training: epochs during the run, and the result."""
 
 import base64
 
@@ -76,18 +76,18 @@ def test_epochs_are_observed_with_their_losses(result):
         event.asset_observation_data.asset_observation
         for event in result.get_asset_observation_events()
     ]
-    told = seen[-1].metadata
-    assert told["epochs_done"].value == told["epochs_total"].value == 4
+    observed = seen[-1].metadata
+    assert observed["epochs_done"].value == observed["epochs_total"].value == 4
     for name in ("loss", "energy_rmse_meV_per_atom", "force_rmse_meV_per_A"):
-        assert told[name].value > 0
+        assert observed[name].value > 0
     assert "training: 4/4 epochs (100 %), loss " in seen[-1].description
 
 
 def test_the_metadata_tell_how_the_training_went(result):
     (event,) = result.asset_materializations_for_node("model")
-    told = {name: value.value for name, value in event.metadata.items()}
-    assert (told["epochs"], told["stopped_early"]) == (4, False)
-    assert (told["batch_size"], told["n_replayed"]) == (3, 4)
-    picture = told["curve"].partition("base64,")[2].rstrip(")")
+    observed = {name: value.value for name, value in event.metadata.items()}
+    assert (observed["epochs"], observed["stopped_early"]) == (4, False)
+    assert (observed["batch_size"], observed["n_replayed"]) == (3, 4)
+    picture = observed["curve"].partition("base64,")[2].rstrip(")")
     assert base64.b64decode(picture).startswith(b"\x89PNG")
     assert result.output_for_node("model").elements == ("Si", "Cu")

@@ -255,17 +255,17 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     best, _ = PromotedModels(project.data / "promoted").in_use()
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for said in (best.weights_sha256, "g/cm³", "300 K (10)", "| model, crystal |", "bulk modulus"):
-        assert said in card
+    for text in (best.weights_sha256, "g/cm³", "300 K (10)", "| model, crystal |", "bulk modulus"):
+        assert text in card
     frames = read(folder / "dataset.extxyz", ":")
     own = find_surrogate(
         "own-model", device="cpu", dtype="float32", own_models=project.data / "promoted"
     )
-    said = {"atoms": frames[-1].copy()}
+    namespace = {"atoms": frames[-1].copy()}
     monkeypatch.chdir(folder)
-    exec(card.split("```python\n")[1].split("```")[0], said)  # as a reader of the card would
+    exec(card.split("```python\n")[1].split("```")[0], namespace)  # as a reader of the card would
     (expected,) = evaluate_frames(own.calculator(), [frames[-1]])
-    assert said["spread"] == pytest.approx(expected.force_spread.max(), rel=1e-3)
+    assert namespace["spread"] == pytest.approx(expected.force_spread.max(), rel=1e-3)
     scale = best.metrics["uncertainty"]["scale"]
     assert f"{scale:.3g} × its spread, by 5 validation and held-out frames" in card
     assert sum(bool(frame.info.get("held_out")) for frame in frames) == len(project.split.test)
@@ -277,7 +277,7 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
     assert "after 0.1 ps at 300 K" in ended.stdout
 
 
-def test_the_export_for_lammps_says_what_the_model_says(project):
+def test_lammps_export_gives_the_energies_of_the_model(project):
     model, _ = PromotedModels(project.data / "promoted").in_use()
     atoms = project.labels.labelled[1].copy()
     energy, forces = evaluate_export(project.data / "package" / "copper-lammps.pt", atoms)

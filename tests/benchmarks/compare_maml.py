@@ -1,4 +1,4 @@
-"""Beside maml, the authors' own DIRECT, from an environment of its own.
+"""Beside maml, the authors' own DIRECT, from a separate environment.
 
     python3 -m venv maml && maml/bin/pip install maml==2025.4.3
     python tests/benchmarks/compare_maml.py --maml-python maml/bin/python
@@ -62,8 +62,8 @@ def main() -> int:
             rows = make_rows(Path(folder), n_frames, n_distinct, n_features)
             for who, python in pythons.items():
                 limits = ["--memory-gib", str(given.memory_gib)]
-                told = run(python, who, Path(folder), n_samples, limits, given.wall_s)
-                cells = [case, f"{n_frames:,}", n_samples, who, *report(rows, told)]
+                result = run(python, who, Path(folder), n_samples, limits, given.wall_s)
+                cells = [case, f"{n_frames:,}", n_samples, who, *report(rows, result)]
                 print("| " + " | ".join(map(str, cells)) + " |", flush=True)
     return 0
 
@@ -83,7 +83,7 @@ def make_rows(folder: Path, n_frames: int, n_distinct: int, n_features: int) -> 
 def run(
     python: Path, who: str, folder: Path, n_samples: int, limits: list[str], wall_s: float
 ) -> dict[str, object]:
-    """What a child says about itself, or how it ended."""
+    """What a child process reports, or how it ended."""
     command = [str(python), __file__, *limits, "--select", who, str(folder), str(n_samples)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
@@ -104,12 +104,12 @@ def select(who: str, folder: Path, n_samples: int, memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     started = time.perf_counter()
     indices = selector(rows, n_samples)
-    told = {
+    result = {
         "wall_s": round(time.perf_counter() - started, 1),
         "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "indices": sorted({int(index) for index in indices}),
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 def ours(**settings: Any) -> Selector:
@@ -130,20 +130,20 @@ def maml() -> Selector:
     return selected
 
 
-def report(rows: np.ndarray, told: dict[str, object]) -> list[object]:
+def report(rows: np.ndarray, result: dict[str, object]) -> list[object]:
     """Distinct frames, wall time, peak memory, coverage and P99 (a random selection's), or the end."""
-    if "indices" not in told:
-        return [told["ended_by"], "", "", "", ""]
+    if "indices" not in result:
+        return [result["ended_by"], "", "", "", ""]
     from mlip_assets.sampling import fit_embedding, measure_coverage
 
-    indices = np.array(told["indices"])
+    indices = np.array(result["indices"])
     n_distinct = len(np.unique(rows[indices], axis=0))
     measured = measure_coverage(fit_embedding(rows), indices, seed=0, n_random=5)
     found, random = measured.selection, measured.random_mean
     return [
         n_distinct,
-        told["wall_s"],
-        told["peak_MiB"],
+        result["wall_s"],
+        result["peak_MiB"],
         f"{found.score:.3f} ({random.score:.3f})",
         f"{found.distance_p99:.3f} ({random.distance_p99:.3f})",
     ]

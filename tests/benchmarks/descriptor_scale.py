@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=("numba", "dscribe"), default="numba")
     parser.add_argument("--work", type=Path, default=Path("data/benchmarks/descriptor-scale"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--describe", type=Path, metavar="FOLDER", help="what a child is told")
+    parser.add_argument("--describe", type=Path, metavar="FOLDER", help="input of a child process")
     given = parser.parse_args()
     frames = given.work / f"frames-{given.atoms}-{given.frames}-{given.seed}"
     if given.describe:

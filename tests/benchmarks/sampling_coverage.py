@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--figure", type=Path, help="picture of the first file's numbers")
     given = parser.parse_args()
-    told: dict[tuple[Path, int, str], np.ndarray] = {}
+    results: dict[tuple[Path, int, str], np.ndarray] = {}
     for file in given.files:
         structures = read(file, ":")
         rows = describe(structures)
@@ -62,15 +62,15 @@ def main() -> int:
         for n_samples in given.samples:
             for way in WAYS:
                 splits = [measure(rows, energies, n_samples, way, s) for s in range(given.seeds)]
-                found = told[file, n_samples, way] = np.array(splits)
-                wins = (found < told[file, n_samples, "random"]).sum(axis=0)[-len(HELD_OUT) :]
+                found = results[file, n_samples, way] = np.array(splits)
+                wins = (found < results[file, n_samples, "random"]).sum(axis=0)[-len(HELD_OUT) :]
                 spread = zip(found.mean(axis=0), found.std(axis=0, ddof=1), DECIMALS, strict=True)
                 cells = [str(n_samples), way, *(f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in spread)]
                 print("|", " | ".join([*cells, " ".join(map(str, wins))]), "|", flush=True)
     if given.figure:
-        draw({key[1:]: found for key, found in told.items() if key[0] == given.files[0]}).savefig(
-            given.figure, dpi=120
-        )
+        draw(
+            {key[1:]: found for key, found in results.items() if key[0] == given.files[0]}
+        ).savefig(given.figure, dpi=120)
     return 0
 
 
@@ -129,17 +129,17 @@ def measure(
     ]
 
 
-def draw(told: dict[tuple[int, str], np.ndarray]):
+def draw(results: dict[tuple[int, str], np.ndarray]):
     """Coverage and the held-out distances over the number of frames selected."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
-    samples = sorted({n for n, _ in told})
+    samples = sorted({n for n, _ in results})
     colours = {"random": "0.5", "uniform_stride": "C1", "fps": "C2", "direct": "C0"}
     panels = ["coverage", *HELD_OUT[:2]]
     for axes, column in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for way, colour in colours.items():
-            found = np.array([told[n, way][:, COLUMNS.index(column)] for n in samples])
+            found = np.array([results[n, way][:, COLUMNS.index(column)] for n in samples])
             mean, spread = found.mean(axis=1), found.std(axis=1, ddof=1)
             axes.plot(samples, mean, "o-", color=colour, label=way, markersize=4)
             axes.fill_between(samples, mean - spread, mean + spread, color=colour, alpha=0.15)

@@ -3,7 +3,7 @@
     python tests/benchmarks/sampling_scale.py --frames 100000 1000000
 
 Synthetic descriptors of walkers that wander in a few hidden variables, which the features mix
-smoothly, are written part by part. A child process selects from each matrix and says what it took.
+smoothly, are written part by part. A child process selects from each matrix and reports time and memory.
 """
 
 # ruff: noqa: T201 - a script prints
@@ -35,19 +35,19 @@ def main() -> int:
     parser.add_argument("--features", type=int, default=252)
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--work", type=Path, default=Path("data/benchmarks/sampling-scale"))
-    parser.add_argument("--select", type=Path, metavar="FOLDER", help="what a child is told")
+    parser.add_argument("--select", type=Path, metavar="FOLDER", help="input of a child process")
     given = parser.parse_args()
     if given.select:
         print(json.dumps(select(given.select, given.samples)))
         return 0
-    told = []
+    results = []
     for n_frames in given.frames:
         folder = given.work / f"{n_frames}x{given.features}"
         if not (folder / "_manifest.json").exists():
             generate(folder, n_frames, given.features)
-        told.append(measured(folder, given.samples))
-        print(json.dumps(told[-1], indent=1), flush=True)
-    for small, large in itertools.pairwise(told):
+        results.append(measured(folder, given.samples))
+        print(json.dumps(results[-1], indent=1), flush=True)
+    for small, large in itertools.pairwise(results):
         growth = large["selected_s"] / small["selected_s"]
         frames = large["n_frames"] / small["n_frames"]
         print(f"{frames:g} times the frames, {growth:.1f} times the time")
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def generate(folder: Path, n_frames: int, n_features: int, seed: int = 0) -> DescriptorMatrix:
-    """Write descriptors (n_frames, n_features) of walkers, each about a place of its own."""
+    """Write descriptors (n_frames, n_features) of walkers, each near a different point."""
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(N_HIDDEN, n_features)) / np.sqrt(N_HIDDEN)
     size = np.geomspace(1, 0.05, N_HIDDEN)
@@ -74,7 +74,7 @@ def generate(folder: Path, n_frames: int, n_features: int, seed: int = 0) -> Des
 
 
 def measured(folder: Path, n_samples: int) -> dict[str, float]:
-    """What a process of its own says about selecting from the matrix in a folder."""
+    """What a separate process measures when it selects from the matrix in a folder."""
     command = [sys.executable, __file__, "--select", str(folder), "--samples", str(n_samples)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:

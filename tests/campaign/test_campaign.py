@@ -82,7 +82,7 @@ def test_npt_without_pressure_runs_at_zero(tmp_path):
             "did you mean 'mace-mp-0'",
         ),
         (
-            "name: silicon\ncomposition: Si\nexploration: {surrogate: 'm3gnet:nowhere'}\n"
+            "name: silicon\ncomposition: Si\nexploration: {surrogate: 'm3gnet:missing'}\n"
             "training: {start_from: scratch}\n",
             "there is no folder",
         ),

@@ -51,7 +51,7 @@ def test_preset_cutoff_follows_the_hardest_element(tmp_path: Path) -> None:
     [
         ("smearing_eV: 0", "labelling.smearing_eV: 0 would fix the occupations"),
         ("engine: espresso", "labelling.pseudopotentials: missing; espresso needs a folder"),
-        ("engine: espresso, pseudopotentials: nowhere", "there is no folder .*nowhere"),
+        ("engine: espresso, pseudopotentials: missing", "there is no folder .*missing"),
         ("pseudopotentials: pp", "labelling.pseudopotentials: not used by gpaw"),
         ("spin: maybe", "labelling.spin: 'maybe' is not possible"),
         ("preset: quick", "labelling.preset: 'quick' is not possible"),

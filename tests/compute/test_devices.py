@@ -99,7 +99,7 @@ def test_kernels_are_cuequivariance_on_gpu_if_installed(monkeypatch: Any) -> Non
     monkeypatch.setattr(mace, "find_spec", lambda name: name if name in there else None)
     assert mace.kernels("cuda:0") == "e3nn"
     there.add("cuequivariance_torch")
-    assert mace.kernels("cuda:0") == "e3nn"  # its kernels are a package of their own
+    assert mace.kernels("cuda:0") == "e3nn"  # its kernels are a separate package
     there.add("cuequivariance_ops_torch")
     assert mace.kernels("cuda:0") == "cuequivariance"
     assert mace.kernels("cpu") == "e3nn"

@@ -142,7 +142,7 @@ def test_missing_info_is_named_and_nothing_is_left_behind(tmp_path):
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_missing_value_says_what_to_do(tmp_path):
+def test_missing_value_error_gives_a_fix(tmp_path):
     manager = ExtxyzIOManager(storage=Storage(root=str(tmp_path)))
     stored = dg.build_output_context(asset_key=KEY, partition_key="silicon")
     loaded = dg.build_input_context(asset_key=KEY, partition_key="silicon", upstream_output=stored)

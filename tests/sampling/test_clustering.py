@@ -15,7 +15,7 @@ ALGORITHMS = ["kmeans", "minibatch_kmeans", "birch"]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_blobs_are_found_and_numbered_by_size(
+def test_fit_clusters_finds_blobs_numbered_by_size(
     blobs: tuple[np.ndarray, np.ndarray], algorithm: Any
 ) -> None:
     rows, blob = blobs
@@ -26,7 +26,7 @@ def test_blobs_are_found_and_numbered_by_size(
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("weighting", ["explained_variance", "off"])
-def test_centres_are_means_and_distances_are_to_them(
+def test_cluster_centres_are_means_and_distances_are_to_centres(
     blobs: tuple[np.ndarray, np.ndarray], algorithm: Any, weighting: Any
 ) -> None:
     embedding = fit_embedding(blobs[0], components="fixed", n_components=4)
@@ -40,7 +40,7 @@ def test_centres_are_means_and_distances_are_to_them(
     assert (np.diff(clusters.sizes) <= 0).all()
 
 
-def test_new_frames_join_the_nearest_centre(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_predict_assigns_new_frames_to_nearest_centre(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     rows, blob = blobs
     embedding = fit_embedding(rows[:800])
     clusters = fit_clusters(embedding, 3)
@@ -48,7 +48,7 @@ def test_new_frames_join_the_nearest_centre(blobs: tuple[np.ndarray, np.ndarray]
     assert clusters.predict(np.empty((0, embedding.scores.shape[1]))).tolist() == []
 
 
-def test_clusters_found_among_some_take_in_the_others(
+def test_fit_clusters_among_rows_assigns_other_frames(
     blobs: tuple[np.ndarray, np.ndarray],
 ) -> None:
     rows, blob = blobs
@@ -66,7 +66,7 @@ def test_clusters_found_among_some_take_in_the_others(
     algorithm=st.sampled_from(ALGORITHMS),
     data=st.data(),
 )
-def test_exactly_so_many_clusters_even_with_duplicates(
+def test_clustering_gives_the_requested_number_even_with_duplicates(
     values: list[int], algorithm: Any, data: st.DataObject
 ) -> None:
     embedding = fit_embedding(np.array(values, dtype=float)[:, None] * [1.0, 0.5])
@@ -81,12 +81,12 @@ def test_exactly_so_many_clusters_even_with_duplicates(
         fit_clusters(embedding, distinct + 1, algorithm=algorithm)
 
 
-def test_empty_clusters_take_the_farthest_points_that_can_be_spared() -> None:
+def test_without_empty_moves_farthest_points_to_empty_clusters() -> None:
     labels, distances = np.array([0, 0, 0, 2, 4]), np.array([3.0, 2.0, 7.0, 9.0, 8.0])
     assert _without_empty(labels, distances, 5).tolist() == [3, 0, 1, 2, 4]
 
 
-def test_rows_in_another_order_make_the_same_clusters(
+def test_fit_clusters_does_not_depend_on_row_order(
     blobs: tuple[np.ndarray, np.ndarray],
 ) -> None:
     embedding = fit_embedding(blobs[0])

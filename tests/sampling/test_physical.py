@@ -1,4 +1,4 @@
-"""What physics calls different is in the selection: phases, and one defect among many crystals."""
+"""Selections contain physically different frames: both phases, and one defect among crystals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlip_assets.dynamics import plan_walkers, run_walkers
 from mlip_assets.sampling import direct_select
 from mlip_assets.surrogates import find_surrogate
 
-#: Averaged bond-order parameter of a frame: every solid one is above, every liquid one below.
+#: Averaged bond-order parameter of a frame: solids are above the first, liquids below the second.
 SOLID, LIQUID = 0.45, 0.28
 
 
@@ -31,7 +31,7 @@ def copper(lattice_constant: float, n_cells: int) -> Atoms:
 
 
 def describe(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
-    """Averaged SOAP (n_frames, n_features) at the pipeline's defaults of positions, Å."""
+    """Averaged SOAP (n_frames, n_features) of positions, Å, with the default settings."""
     settings = DescriptorSettings()
     return soap_power_spectrum(
         positions,
@@ -51,7 +51,7 @@ def describe(atoms: Atoms, positions: np.ndarray) -> np.ndarray:
 def bond_order(atoms: Atoms, cutoff: float) -> float:
     """Mean over the atoms of the averaged q6 (Lechner and Dellago, JCP 129, 114707 (2008), eq. 6).
 
-    ``cutoff``, Å, takes in the first shell of neighbours.
+    ``cutoff``, Å, includes the first shell of neighbours.
     """
     i, j, vector, distance = neighbor_list("ijDd", atoms, cutoff)
     polar = np.arccos(np.clip(vector[:, 2] / distance, -1, 1))
@@ -68,13 +68,13 @@ def bond_order(atoms: Atoms, cutoff: float) -> float:
     return float(q6.mean())
 
 
-def test_bond_order_of_the_perfect_crystal() -> None:
+def test_bond_order_of_perfect_crystal() -> None:
     assert bond_order(copper(3.6, 3), 3.1) == pytest.approx(0.57452, abs=1e-5)
 
 
 @pytest.mark.slow
-def test_crystal_and_melt_are_both_selected(tmp_path: Path) -> None:
-    """Copper at the density of its melt: two walkers stay solid, one melts on its way."""
+def test_direct_select_includes_crystal_and_melt(tmp_path: Path) -> None:
+    """Copper at the density of its melt: two walkers stay solid, one melts during the run."""
     exploration = {
         "temperatures_K": [300, 1000, 5000],
         "timestep_fs": 3,
@@ -105,13 +105,13 @@ def test_crystal_and_melt_are_both_selected(tmp_path: Path) -> None:
     }
     assert (selected["direct"] > SOLID).any()
     assert (selected["direct"] < LIQUID).any()
-    # a stride gives the solid what it has of the frames; most of the map, though, is liquid
+    # a stride selects the solid in proportion to its frames, but most of the embedding is liquid
     liquid = {method: int((values < LIQUID).sum()) for method, values in selected.items()}
     assert liquid["direct"] > 1.5 * liquid["uniform_stride"]
 
 
 def crystals_and_a_vacancy(n_cells: int, amplitude_A: float, vacancy: int) -> np.ndarray:
-    """Descriptors (10001, n_features) of displaced copper crystals; one of them lacks an atom.
+    """Descriptors (10001, n_features) of displaced copper crystals; one of them has a vacancy.
 
     The crystal has ``n_cells`` cubic cells along each side, every coordinate is displaced by a
     Gaussian, and row ``vacancy`` is the frame, not relaxed, with one atom fewer.
@@ -126,8 +126,10 @@ def crystals_and_a_vacancy(n_cells: int, amplitude_A: float, vacancy: int) -> np
 
 
 @pytest.mark.parametrize(("n_cells", "amplitude_A"), [(2, 0.083), (3, 0.17)])
-def test_one_vacancy_among_ten_thousand_crystals_is_found(n_cells: int, amplitude_A: float) -> None:
-    """32 atoms as at 300 K, and 108 atoms near the melting point, where the defect stands out less.
+def test_direct_select_includes_one_vacancy_among_ten_thousand_crystals(
+    n_cells: int, amplitude_A: float
+) -> None:
+    """32 atoms at 300 K, and 108 atoms near the melting point, where the defect is less distinct.
 
     Copper's Debye-Waller factor of 0.55 Å² at 300 K is a displacement of 0.083 Å; 0.17 Å is four
     times its square. A random selection of 20 finds the vacancy with a probability of 0.2 %.

@@ -14,7 +14,7 @@ from mlip_assets.sampling import (
 
 @pytest.fixture(scope="module")
 def walkers() -> np.ndarray:
-    """20 walkers of 1500 frames wandering slowly from places of their own; one frame is far off."""
+    """20 walkers of 1500 frames moving slowly from different points; one frame is far away."""
     rng = np.random.default_rng(0)
     steps = rng.normal(size=(20, 1500, 4)) * 0.1
     rows = (rng.normal(size=(20, 1, 4)) * 4 + np.cumsum(steps, axis=1)).reshape(-1, 4)
@@ -22,7 +22,7 @@ def walkers() -> np.ndarray:
     return rows
 
 
-def test_every_stretch_gives_its_share_and_what_is_rare(walkers: np.ndarray) -> None:
+def test_presample_keeps_equal_fraction_of_each_block_and_rare_frame(walkers: np.ndarray) -> None:
     embedding = fit_embedding(walkers)
     kept = presample(embedding, 3000)
     assert 0.98 * 3000 < len(kept) <= 3000
@@ -34,7 +34,9 @@ def test_every_stretch_gives_its_share_and_what_is_rare(walkers: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("presample_above", [3000, None])
-def test_two_levels_cover_as_much_as_one(walkers: np.ndarray, presample_above: int | None) -> None:
+def test_cluster_pool_with_presampling_covers_more_than_random(
+    walkers: np.ndarray, presample_above: int | None
+) -> None:
     embedding = fit_embedding(walkers)
     clusters = cluster_pool(embedding, 150, presample_above=presample_above)
     medoids = np.lexsort((clusters.distance_to_centre, clusters.cluster))[
@@ -46,13 +48,15 @@ def test_two_levels_cover_as_much_as_one(walkers: np.ndarray, presample_above: i
     assert 23_456 in medoids
 
 
-def test_enough_is_left_to_choose_from(walkers: np.ndarray) -> None:
+def test_cluster_pool_keeps_enough_frames_for_samples(walkers: np.ndarray) -> None:
     embedding = fit_embedding(walkers[:3000])
     clusters = cluster_pool(embedding, 250, presample_above=100)
     assert (clusters.sizes > 0).sum() == 250
 
 
-def test_two_levels_choose_exactly_so_many_whatever_the_order_of_rows(walkers: np.ndarray) -> None:
+def test_presampling_selects_the_requested_number_for_any_order_of_rows(
+    walkers: np.ndarray,
+) -> None:
     order = np.random.default_rng(0).permutation(len(walkers))
     chosen = direct_select(walkers, 150, presample_above=3000).indices
     again = direct_select(walkers[order], 150, presample_above=3000, frame_ids=order).indices

@@ -22,7 +22,7 @@ ALLOCATIONS = st.sampled_from(["equitable", "proportional"])
 
 
 def pool_of(sizes: list[int], seed: int = 0) -> tuple[Embedding, Clusters]:
-    """Frames of known clusters: points on a line, the clusters' centres 10 apart."""
+    """Frames of given clusters: points on a line; the centres have a distance of 10."""
     rng = np.random.default_rng(seed)
     n_frames = sum(sizes)
     cluster = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -58,7 +58,7 @@ def shuffled(
     allocation=ALLOCATIONS,
     data=st.data(),
 )
-def test_exact_distinct_every_cluster_and_medoids_first(
+def test_select_frames_is_exact_with_every_cluster_and_medoids_first(
     sizes: list[int], seed: int, allocation: Any, data: st.DataObject
 ) -> None:
     embedding, clusters = pool_of(sizes, seed)
@@ -84,7 +84,9 @@ def test_exact_distinct_every_cluster_and_medoids_first(
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 99), method=st.sampled_from(METHODS), allocation=ALLOCATIONS)
-def test_order_of_rows_does_not_matter(seed: int, method: Any, allocation: Any) -> None:
+def test_select_frames_does_not_depend_on_row_order(
+    seed: int, method: Any, allocation: Any
+) -> None:
     pool = pool_of([20, 9, 4, 2], seed)
     other = shuffled(*pool, np.random.default_rng(seed).permutation(35))
     chosen = [
@@ -94,7 +96,7 @@ def test_order_of_rows_does_not_matter(seed: int, method: Any, allocation: Any) 
     assert chosen[0] == chosen[1]
 
 
-def test_constant_rank_intervals_from_nearest_to_farthest() -> None:
+def test_select_frames_at_constant_rank_intervals() -> None:
     embedding, clusters = pool_of([9])
     inside_out = np.argsort(clusters.distance_to_centre)
     for n, ranks in [(1, [0]), (2, [0, 8]), (3, [0, 4, 8]), (5, [0, 2, 4, 6, 8])]:
@@ -102,19 +104,19 @@ def test_constant_rank_intervals_from_nearest_to_farthest() -> None:
         assert set(chosen) == set(inside_out[ranks])
 
 
-def test_small_clusters_leave_their_share_to_the_others() -> None:
+def test_select_frames_reallocates_quota_of_small_clusters() -> None:
     embedding, clusters = pool_of([50, 40, 3, 1])
     chosen = select_frames(embedding, clusters, 25).indices
     assert np.bincount(clusters.cluster[chosen]).tolist() == [11, 10, 3, 1]
 
 
-def test_proportional_follows_the_sizes_once_all_are_served() -> None:
+def test_proportional_follows_the_sizes_after_one_frame_per_cluster() -> None:
     embedding, clusters = pool_of([600, 300, 90, 9, 1])
     chosen = select_frames(embedding, clusters, 100, allocation="proportional").indices
     assert np.bincount(clusters.cluster[chosen]).tolist() == [59, 30, 9, 1, 1]
 
 
-def test_labelled_frames_count_as_helpings() -> None:
+def test_labelled_frames_count_towards_cluster_quota() -> None:
     embedding, clusters = pool_of([50, 40, 30, 20])
     labelled = np.array([[0.5], [10.5], [10.6]])
     select = {
@@ -128,19 +130,19 @@ def test_labelled_frames_count_as_helpings() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_refresh_goes_on_with_what_is_new(method: Any) -> None:
-    """Nothing chosen lies within the tolerance of a labelled frame or of another choice."""
+def test_refresh_selects_what_is_new(method: Any) -> None:
+    """No selected frame is within the tolerance of a labelled or another selected frame."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, 5))
-    rows[:200] = rows[0] + 1e-4 * rng.normal(size=(200, 5))  # a crystal that hardly moved
+    rows[:200] = rows[0] + 1e-4 * rng.normal(size=(200, 5))  # nearly equal frames of a crystal
     embedding = fit_embedding(rows)
     clusters = fit_clusters(embedding, 60)
     labelled = embedding.scores[[0, 250, 251, 252]]
     chosen = select_frames(
         embedding, clusters, 60, method=method, labelled=labelled, duplicate_tolerance=0.01
     ).indices
-    taken = np.concatenate([labelled, embedding.scores[chosen]])
-    gaps = np.linalg.norm(taken[:, None] - taken[None], axis=2)
+    occupied = np.concatenate([labelled, embedding.scores[chosen]])
+    gaps = np.linalg.norm(occupied[:, None] - occupied[None], axis=2)
     np.fill_diagonal(gaps, np.inf)
     assert len(chosen) == 60
     assert gaps.min() > 0.01 * embedding.pca.radius
@@ -153,7 +155,7 @@ def test_a_refresh_goes_on_with_what_is_new(method: Any) -> None:
     labelled=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_exactly_as_many_as_are_distinct_or_an_error_with_their_number(
+def test_select_frames_gives_all_distinct_frames_or_error_with_their_number(
     values: list[int], method: Any, labelled: bool, seed: int
 ) -> None:
     embedding = fit_embedding(np.array(values, dtype=float)[:, None])
@@ -174,10 +176,10 @@ def test_exactly_as_many_as_are_distinct_or_an_error_with_their_number(
         assert {values[i] for i in fewer} | found == found
 
 
-def test_the_most_uncertain_frame_of_every_cluster_is_chosen() -> None:
+def test_expected_error_selects_most_uncertain_frame_of_every_cluster() -> None:
     embedding, clusters = pool_of([40, 20, 10, 5])
     error = np.random.default_rng(5).random(75)
-    error[np.argmax(error)] = np.nan  # not known: not the first to be looked at
+    error[np.argmax(error)] = np.nan  # an unknown error has the lowest priority
     chosen = select_frames(embedding, clusters, 4, expected_error=error)
     largest = [
         np.nanmax(np.where(clusters.cluster == cluster, error, np.nan)) for cluster in range(4)
@@ -186,7 +188,7 @@ def test_the_most_uncertain_frame_of_every_cluster_is_chosen() -> None:
     assert all(reason.startswith("most uncertain of cluster") for reason in chosen.reasons)
 
 
-def test_small_cells_are_preferred() -> None:
+def test_n_atoms_selects_small_cells() -> None:
     embedding, clusters = pool_of([30, 30, 30])
     n_atoms = np.random.default_rng(0).choice([8, 16, 64], 90)
     plain = select_frames(embedding, clusters, 9)
@@ -200,7 +202,7 @@ def test_small_cells_are_preferred() -> None:
     assert smallest.tolist() == sorted(int(np.argmax(clusters.cluster == c)) for c in range(3))
 
 
-def test_random_is_seeded_and_fair() -> None:
+def test_random_selection_is_seeded_and_uniform() -> None:
     embedding, clusters = pool_of([20])
 
     def draw(seed: int) -> np.ndarray:
@@ -211,20 +213,20 @@ def test_random_is_seeded_and_fair() -> None:
     assert np.abs(hits / 2000 - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / 2000)
 
 
-def test_uniform_stride_is_even_in_frame_id() -> None:
+def test_uniform_stride_is_constant_in_frame_id() -> None:
     embedding, clusters = pool_of([101])
     chosen = select_frames(embedding, clusters, 5, method="uniform_stride").indices
     ranks = np.searchsorted(np.sort(embedding.frame_id), np.sort(embedding.frame_id[chosen]))
     assert ranks.tolist() == [0, 25, 50, 75, 100]
 
 
-def test_fps_finds_the_far_ends() -> None:
+def test_fps_selects_both_ends() -> None:
     embedding, clusters = pool_of([40, 3])
     chosen = select_frames(embedding, clusters, 3, method="fps").indices
     assert {embedding.scores.argmin(), embedding.scores.argmax()} <= set(chosen)
 
 
-def test_impossible_requests_are_refused() -> None:
+def test_select_frames_rejects_impossible_requests() -> None:
     embedding, clusters = pool_of([5, 3, 2])
     for n_samples in (0, 11):
         with pytest.raises(ValueError, match=f"{n_samples} frames requested of 10"):

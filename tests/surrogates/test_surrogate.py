@@ -155,7 +155,7 @@ def test_own_model_is_the_promoted_model(tmp_path):
 
 def test_surrogate_errors_name_file_device_and_element():
     with pytest.raises(SurrogateError, match="no model file"):
-        find_surrogate("nowhere.model", device="cpu", dtype="float32")
+        find_surrogate("missing.model", device="cpu", dtype="float32")
     campaign = Campaign(name="iron", composition="Fe")
     with pytest.raises(SurrogateError, match="does not support Fe"):
         SurrogateResource().resolve(campaign)
@@ -169,7 +169,24 @@ def test_metadata_identifies_weights_package_and_device():
     described = SurrogateResource().resolve(Campaign(name="si", composition="Si")).metadata()
     assert described["surrogate"] == "bundled"
     assert len(described["surrogate_sha256"]) == 64
+    assert described["package_version"] == f"mace-torch {version('mace-torch')}"
+    assert described["licence"] == "MIT"
     assert described["device"] == ("cuda:0" if CUDA else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [
+        ("mace-mp-0b3", "MIT"),
+        ("mace-mpa-0", "MIT"),
+        ("mace-omat-0-small", "Academic Software License (no commercial use)"),
+        ("mace-matpes-r2scan-0", "Academic Software License (no commercial use)"),
+        ("own-model", "trained by this campaign"),
+        ("/models/mine.model", "see the file's provider"),
+    ],
+)
+def test_licence_of_mace_weights(name, licence):
+    assert MaceSurrogate(name, "0" * 64, ("cpu",), "float32", None).licence() == licence
 
 
 def test_float32_agrees_with_float64():

@@ -124,7 +124,7 @@ def frames_of(walker, trajectory):
 @pytest.mark.parametrize("ensemble", ["nvt", "npt_full"])
 def test_walker_frames_are_independent_of_other_walkers(calculator, tmp_path, ensemble):
     broken = silicon(9)
-    broken.positions[1] = broken.positions[0] + 0.2  # stopped by a guard at once
+    broken.positions[1] = broken.positions[0] + 0.2  # stopped by a guard in the first step
     seeds = [silicon(0), silicon(1), broken, silicon(2)]
     planned = walkers_of(seeds, ensemble=ensemble)
     together = run_walkers(planned, lambda: calculator, tmp_path / "together")

@@ -180,7 +180,7 @@ def test_replay_model_is_usable_as_surrogate(tuned, surrogate):
 
 
 @pytest.mark.slow
-def test_naive_fine_tuning_forgets_more_than_replay(
+def test_replay_reduces_forgetting_of_naive_fine_tuning(
     tuned, labels, isolated, settings, foundation, surrogate, foreign, tmp_path, monkeypatch
 ):
     """Naive fine-tuning with the elements of the foundation model kept, for the comparison."""

@@ -1,4 +1,4 @@
-"""A real ``dg dev`` or daemon, in a project folder of its own."""
+"""A real ``dg dev`` or daemon, in a new project folder."""
 
 from __future__ import annotations
 

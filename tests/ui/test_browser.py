@@ -55,7 +55,7 @@ def page(browser, url) -> Page:
 
 
 def test_a_campaign_is_run_by_clicking_and_its_results_are_seen(page, project):
-    with _told_what_was_seen(page, project):
+    with _reports_the_page(page, project):
         _see_the_lineage(page)
         with project.instance() as instance:
             project.wait_for(
@@ -129,7 +129,7 @@ def _see_the_selection(page: Page) -> None:
 
 
 @contextmanager
-def _told_what_was_seen(page: Page, project) -> Iterator[None]:
+def _reports_the_page(page: Page, project) -> Iterator[None]:
     try:
         yield
     except (AssertionError, BrowserError) as error:
@@ -137,8 +137,8 @@ def _told_what_was_seen(page: Page, project) -> Iterator[None]:
         page.screenshot(path=picture)
         text = page.locator("body").inner_text()
         pytest.fail(
-            f"{error}\nat {page.url}, picture: {picture}; the page says:\n{text[:3000]}\n"
-            f"the server says:\n{project.log_tail()}"
+            f"{error}\nat {page.url}, picture: {picture}; the page shows:\n{text[:3000]}\n"
+            f"the server logs:\n{project.log_tail()}"
         )
 
 

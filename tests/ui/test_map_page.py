@@ -1,4 +1,4 @@
-"""The map as a page of its own: opened as a file, drawn, and a click shows another structure."""
+"""The map as a page: opened as a file, drawn, and a click shows another structure."""
 
 from __future__ import annotations
 

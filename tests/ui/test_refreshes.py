@@ -56,11 +56,11 @@ def test_three_refreshes_one_of_them_killed_in_training(project):
         )
         os.kill(_parent_of(trainer), signal.SIGKILL)
         project.wait_for(
-            lambda: sum(r.finished for r in rounds()) == 1 + N_REFRESHES or _told(instance),
-            "the last refresh, or a tick that says why there is none",
+            lambda: sum(r.finished for r in rounds()) == 1 + N_REFRESHES or _stop_reason(instance),
+            "the last refresh, or a tick with the reason for none",
             PATIENCE_S,
         )
-        reason = project.wait_for(lambda: _told(instance), "a tick that says why it stops")
+        reason = project.wait_for(lambda: _stop_reason(instance), "a tick with the reason to stop")
     assert "refresh.max_rounds is 3" in reason or "converged" in reason
 
     done = rounds()
@@ -99,7 +99,7 @@ def _parent_of(pid: int) -> int:
     return int(stat.rpartition(")")[2].split()[1])
 
 
-def _told(instance: dg.DagsterInstance) -> str | None:
+def _stop_reason(instance: dg.DagsterInstance) -> str | None:
     """The reason that a tick of the schedule gives for not refreshing any more."""
     for state in instance.all_instigator_state():
         if state.instigator_name == "campaign_refresh":

@@ -1,6 +1,6 @@
 """The trainer of mace-torch in a child process: ``python -m mlip_assets.training.trainer.process``.
 
-It needs a process of its own: the trainer changes torch's default precision, seeds the global random
+It needs a separate process: the trainer changes torch's default precision, seeds the global random
 generators and adds handlers to the root logger.
 """
 
