@@ -9,7 +9,7 @@ import dagster as dg
 
 from io_managers.storage import Storage
 from mlip_assets import figures
-from mlip_assets.assets.contract import check, pipeline_asset
+from mlip_assets.assets.contract import MAX_KEY_LENGTH, check, pipeline_asset
 from mlip_assets.assets.model import HELD_OUT_NAME
 from mlip_assets.campaign import Campaign
 from mlip_assets.compute.devices import find_device
@@ -119,12 +119,15 @@ def _metadata(report: ModelReport, campaign: Campaign) -> dict[str, Any]:
     crystal = report.crystals.get("model")
     volumes = crystal.equation_of_state if crystal else None
     uncertainty = report.uncertainty or {}
+    picture, *others = sorted(report.pictures, key=lambda name: name != "errors")
     return {
+        "picture": figures.markdown(report.pictures[picture]),
+        **{f"picture_{name}": figures.markdown(report.pictures[name]) for name in others},
         "round": campaign.round,
         "promoted": report.promotion.promoted,
         "promotion_reason": report.promotion.reason,
         **{
-            f"{name}_{key}": found[key]
+            _short(f"{name}_{key}"): found[key]
             for name, found in report.held_out.items()
             for key in ERRORS
             if found[key] is not None
@@ -141,13 +144,12 @@ def _metadata(report: ModelReport, campaign: Campaign) -> dict[str, Any]:
         "crystal": figures.crystal_table(report),
         "dynamics": figures.trial_table(report),
         "uncertainty": figures.uncertainty_table(report),
-        "picture": figures.markdown(report.pictures["errors"]),
-        **{
-            f"picture_{name}": figures.markdown(png)
-            for name, png in report.pictures.items()
-            if name != "errors"
-        },
     }
+
+
+def _short(key: str) -> str:
+    """The key, without "rmse" if it does not fit the key column of the UI otherwise."""
+    return key if len(key) <= MAX_KEY_LENGTH else key.replace("_rmse", "")
 
 
 def _checks(report: ModelReport) -> Iterator[dg.AssetCheckResult]:
@@ -194,5 +196,5 @@ def _checks(report: ModelReport) -> Iterator[dg.AssetCheckResult]:
 
 
 def _below(error: float | None, other: float | None) -> bool:
-    """Whether an error is known and lower; one that is not finite is beaten by any."""
+    """Whether an error is finite and below the other; any finite error is below None."""
     return error is not None and (other is None or error < other)

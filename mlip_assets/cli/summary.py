@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlip_assets.assets import LINEAGE_PATH
+
 if TYPE_CHECKING:
     import dagster as dg
 

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from mlip_assets.assets import LINEAGE_PATH
 from mlip_assets.cli.project import ProjectError, set_environment
 
 HOST = "127.0.0.1"

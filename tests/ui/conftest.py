@@ -41,9 +41,9 @@ OPTIONS = (
 Found = TypeVar("Found")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A real browser; where everything must be tested, there must be one."""
+    """A real browser; required in CI."""
     found = os.environ.get("MLIP_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
         message = f"no browser: none of {', '.join(BROWSERS)} on PATH, and MLIP_CHROMIUM is not set"
@@ -122,14 +122,27 @@ class Project:
         return own | {"DAGSTER_HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.fixture(scope="session")
+def make_project() -> Callable[[Path, pytest.MonkeyPatch], Project]:
+    """``make_project(folder, monkeypatch)``: a fresh project, as the current folder.
+
+    The paths in dagster.yaml are relative to it.
+    """
+
+    def make(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+        for name in CHECKOUT:
+            (folder / name).symlink_to(REPOSITORY / name)
+        (folder / "campaigns").mkdir()
+        monkeypatch.chdir(folder)
+        return Project(folder)
+
+    return make
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A fresh project; the test works in it, for the paths in dagster.yaml are relative."""
-    for name in CHECKOUT:
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    (tmp_path / "campaigns").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return Project(tmp_path)
+def project(make_project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A fresh project of one test."""
+    return make_project(tmp_path, monkeypatch)
 
 
 def _installed(command: tuple[str, ...]) -> list[str]:
