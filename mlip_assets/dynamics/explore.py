@@ -27,7 +27,7 @@ WORKER_START_S = 20.0
 
 @dataclass(frozen=True)
 class Exploration:
-    """The walkers of one campaign, and what moves them."""
+    """The walkers of one campaign, their surrogate and the program of molecular dynamics."""
 
     walkers: tuple[Walker, ...]
     surrogate: Surrogate
