@@ -1,4 +1,4 @@
-"""The compute resource: how many cores an asset may use on this machine."""
+"""The compute resource: the number of cores that an asset may use on this machine."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mlip_assets.compute.local import Compute, LocalProcesses
 
 
 class ComputeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Workers, one core each: processes for molecular dynamics and DFT, threads for descriptors."""
+    """Workers with one core each: processes for molecular dynamics and DFT, threads for descriptors."""
 
     n_workers: int = Field(default=0, ge=0, description="workers; 0: one per usable core")
 
     def workers(self, devices: str | Sequence[str] = "cpu") -> int:
-        """Workers to start; one a GPU where GPUs do the work."""
+        """Number of workers to start; one per GPU if the devices are GPUs."""
         gpus = [devices] if isinstance(devices, str) else list(devices)
         return len(gpus) if gpus[0].startswith("cuda") else self.n_workers or usable_cores()
 
     def processes(self) -> Compute:
-        """Where DFT runs; a back end for a cluster is another ``Compute``."""
+        """Where DFT runs: processes of this machine."""
         return LocalProcesses(self.workers())

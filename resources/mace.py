@@ -1,4 +1,4 @@
-"""The MACE resource: the surrogate where it has to be a MACE model, because training starts from it."""
+"""The MACE resource: the surrogate as the MACE model from which training starts."""
 
 from __future__ import annotations
 

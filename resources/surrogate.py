@@ -1,4 +1,4 @@
-"""The surrogate resources: which model an asset gets, decided by the campaign or the launchpad."""
+"""The surrogate resource: the model of a campaign, or the one set in the launchpad."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mlip_assets.training import TrainedModel
 
 
 class SurrogateResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Gives each campaign its surrogate on the GPUs of this machine, else on its CPU.
+    """Provides the surrogate of a campaign on the GPUs of this machine, or on its CPU.
 
-    The first two fields override the campaign for one run.
+    The fields ``model`` and ``device`` override the campaign for one run.
     """
 
     model: str | None = Field(default=None, description="name or path; null: that of the campaign")
@@ -34,7 +34,7 @@ class SurrogateResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises
         ------
         SurrogateError
-            It cannot be found, has another hash than stated, or lacks an element.
+            It cannot be found, its hash differs from the campaign, or it lacks an element.
         """
         names = self.model or campaign.exploration.surrogate
         listed = (names,) if isinstance(names, str) else names
@@ -46,7 +46,7 @@ class SurrogateResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
     def _own_model(self, campaign: Campaign) -> TrainedModel | None:
-        """The model that a refresh explores with, else the one that is promoted now."""
+        """The model of the current round of a refresh, otherwise the promoted one."""
         if self.own_models is None:
             return None
         folder = Path(self.own_models.format(campaign=campaign.name))

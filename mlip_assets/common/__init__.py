@@ -1,1 +1,1 @@
-"""What every package may use: durable files, child processes, progress, compilation. No science."""
+"""Tools for every package: atomic files, child processes, progress, compilation. No science."""

@@ -1,4 +1,4 @@
-"""Numba's decorators with the types of what they decorate, and the identity of compiled code."""
+"""Decorators of Numba that keep the types of functions, and the identity of compiled code."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """A function that compiled code calls; it is compiled along with its callers."""
+    """A function called by compiled code, and compiled with its callers."""
     return cast("Function", numba.njit(error_model="numpy")(function))
 
 
 def cached_entry(function: Function, *variant: object) -> Function:
-    """A compiled function for Python to call: without the interpreter's lock, and kept on disk.
+    """A compiled function called by Python: it releases the GIL and is cached on disk.
 
-    ``variant`` and the processor are part of the name it is kept by. Numba numbers what it keeps by
-    one name: two processes that keep different code at the same time may take the same number, and
-    from then on run each other's code.
+    ``variant`` and the processor are part of its cache name. Numba numbers the cached versions of one
+    name: two processes that cache different code at the same time may use the same number, and then
+    load the code of the other.
     """
     name = [function.__name__, *variant, binding.get_host_cpu_name()]
     function.__qualname__ = "-".join(map(str, name))
@@ -34,15 +34,15 @@ def cached_entry(function: Function, *variant: object) -> Function:
 
 
 def emitted(function: Callable[..., Any]) -> Any:
-    """A function that emits its code while its caller is compiled, given the constants it takes.
+    """A Numba intrinsic: it emits code when its caller is compiled, with literal arguments.
 
-    The first of its arguments is Numba's, not the caller's.
+    Its first argument is the typing context of Numba, not an argument of the caller.
     """
     return extending.intrinsic(prefer_literal=True)(function)
 
 
 def hash_of(*modules: ModuleType) -> str:
-    """Hash of the source of modules, and of the versions of the compiler."""
+    """SHA-256 of the source of modules and of the versions of the compiler."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__}".encode())
     for module in modules:
         digest.update(Path(str(module.__file__)).read_bytes())

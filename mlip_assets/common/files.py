@@ -1,4 +1,4 @@
-"""Durable writing: a file is either whole under its final name or not there at all."""
+"""Atomic writing: a file is either complete under its final name or absent."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def as_path(path: AnyPath) -> UPath:
 
 
 def is_local(path: UPath) -> bool:
-    """Whether ``path`` lies on this machine's file system."""
+    """Whether ``path`` is on the file system of this machine."""
     return path.protocol in ("", "file", "local")
 
 
 @contextmanager
 def write_atomically(path: AnyPath) -> Iterator[Path]:
-    """Yield a temporary *local* path; what is written there appears at ``path`` when the block ends.
+    """Yield a temporary *local* path, whose content is moved to ``path`` when the block ends.
 
-    On a local file system: a hidden sibling, fsynced and renamed over the target. Elsewhere: a
-    local temporary file uploaded in one put. When the block raises, nothing appears at ``path``
-    and the temporary file is removed. The suffix of the target is kept, because several writers
-    choose their format by it.
+    On a local file system it is a hidden file in the same folder, fsynced and renamed over the
+    target. Otherwise it is a local file, uploaded in one request. If the block raises, ``path`` is
+    not changed and the temporary file is removed. The suffix is that of the target, because several
+    writers choose their format by it.
     """
     target = as_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_atomically(path: AnyPath) -> Iterator[Path]:
         else:
             target.fs.put_file(str(temporary), target.path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk does not say whose
+        if error.filename is None and error.errno is not None:  # as for a full disk
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise
     finally:
@@ -64,7 +64,7 @@ def write_atomically(path: AnyPath) -> Iterator[Path]:
 
 
 def write_text(path: AnyPath, text: str) -> None:
-    """Write a small text file durably."""
+    """Write a small text file atomically."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -82,7 +82,7 @@ def fsync_folder(folder: Path) -> None:
 
 @contextmanager
 def local_copy(path: AnyPath) -> Iterator[Path]:
-    """Yield ``path`` as a local file: itself, or a temporary download that goes with the block."""
+    """Yield ``path`` as a local file: itself, or a temporary download removed after the block."""
     source = as_path(path)
     if is_local(source):
         yield Path(str(source))
@@ -94,17 +94,17 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: AnyPath, *, wait: bool, tell: bool = True) -> Iterator[None]:
-    """Hold a local lock file alone among processes; the system frees it when its holder dies.
+def locked(path: AnyPath, *, wait: bool, log_wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on a local file; the system releases it when the process ends.
 
-    Waiting for another process is logged if ``tell``.
+    Waiting for another process is logged if ``log_wait``.
 
     Raises
     ------
     BlockingIOError
         Another process holds it, and ``wait`` is false.
     """
-    import fcntl  # POSIX only, like the clusters this runs on
+    import fcntl  # POSIX only
 
     file = Path(str(path))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def locked(path: AnyPath, *, wait: bool, tell: bool = True) -> Iterator[None]:
         except BlockingIOError:
             if not wait:
                 raise
-            if tell:
+            if log_wait:
                 _log.info("%s: waiting for another process", file)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Child processes that do not outlive the work they belong to."""
+"""Child processes: end with the parent, usable cores, memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel kill this process when its parent dies, even by SIGKILL (Linux only).
+    """Let the kernel kill this process when its parent ends, even by SIGKILL (Linux only).
 
-    Without it an orphaned worker would go on writing beside the run that resumes its work.
-    Elsewhere the locks that the writers take are the only guard.
+    Otherwise an orphaned worker would continue to write while another run resumes its work. On other
+    systems only the locks of the writers prevent this.
 
     Parameters
     ----------
     parent
-        Process id of the parent where it is known; it may have died before the request was made.
+        Process id of the parent, if known; this process exits if the parent has already ended.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -31,20 +31,20 @@ def die_with_parent(parent: int | None = None) -> None:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, which under a scheduler are fewer than the machine's."""
+    """Number of cores that this process may use; a scheduler may permit fewer than all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def resident_GiB(group: int) -> float:
-    """Resident memory of all processes of a process group, in GiB; 0 where ``/proc`` is missing."""
+    """Resident memory of a process group, GiB; 0 on systems without ``/proc``."""
     total_bytes = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # the name, in brackets, may hold spaces: state, parent and group come after it
+            # the name, in brackets, may contain spaces; state, parent and group follow it
             fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:  # it has just ended
+        except OSError:  # the process has ended
             continue
         if int(fields[2]) == group:
             total_bytes += int(fields[21]) * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""Where work runs: processes and GPUs of this machine. No science."""
+"""Where calculations run: processes and GPUs of this machine. No science."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where models run: the devices there are, what a setting means here, and how busy the GPUs are."""
+"""Devices of this machine: their names, the meaning of a setting, and the load of the GPUs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def find_devices(device: str, setting: str) -> tuple[str, ...]:
     Returns
     -------
     tuple[str, ...]
-        ``("cpu",)``, or one ``cuda:n`` a GPU.
+        ``("cpu",)``, or one ``cuda:n`` per GPU.
 
     Raises
     ------
     DeviceError
-        Naming ``setting``: there is no such CUDA device.
+        There is no such CUDA device; the message gives ``setting``.
     """
     if device == "cpu":
         return ("cpu",)
@@ -61,12 +61,12 @@ def find_devices(device: str, setting: str) -> tuple[str, ...]:
 
 
 def find_device(device: str, setting: str) -> str:
-    """The first of :func:`find_devices`, for what runs on one."""
+    """The first of :func:`find_devices`."""
     return find_devices(device, setting)[0]
 
 
 def describe_devices(devices: tuple[str, ...]) -> dict[str, Any]:
-    """Names and memory of GPUs, for the metadata; nothing for the CPU."""
+    """Number, names and memory of GPUs, for the metadata; empty for the CPU."""
     gpus = [device for device in devices if device.startswith("cuda")]
     if not gpus:
         return {}
@@ -82,7 +82,7 @@ def describe_devices(devices: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GpuReading:
-    """One GPU at one moment."""
+    """State of one GPU at one time."""
 
     uuid: str
     name: str
@@ -90,11 +90,11 @@ class GpuReading:
     memory_used_GiB: float
     """By all processes."""
     utilisation_percent: float
-    """Share of the last moments in which a kernel ran."""
+    """Percentage of the last sample period in which a kernel ran."""
 
 
 def read_gpus() -> list[GpuReading]:
-    """Ask ``nvidia-smi`` for every GPU of the machine; none where there is no such program."""
+    """State of every GPU, from ``nvidia-smi``; empty if there is no such program."""
     command = ["nvidia-smi", f"--query-gpu={','.join(_COLUMNS)}", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
@@ -109,7 +109,7 @@ def read_gpus() -> list[GpuReading]:
 
 
 class GpuWatch:
-    """Reads the GPUs every few seconds while something runs on them.
+    """Reads the state of GPUs in regular intervals while a block runs.
 
     ``with GpuWatch(surrogate.devices) as watch: …`` and then ``watch.summary()``. Costs nothing
     and reports nothing on the CPU.
@@ -138,7 +138,7 @@ class GpuWatch:
             self._thread.join()
 
     def summary(self) -> dict[str, float]:
-        """Mean utilisation and highest memory in use over GPUs and time; empty without readings."""
+        """Mean utilisation and maximum of used memory over GPUs and time; empty without readings."""
         busy = [r.utilisation_percent for r in self._readings if r.utilisation_percent >= 0]
         summary: dict[str, float] = {}
         if busy:

@@ -1,4 +1,4 @@
-"""Where calculations run: processes on this machine now, jobs of a cluster by the same interface."""
+"""Where calculations run: processes of this machine; the interface also fits cluster jobs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mlip_assets.common.processes import resident_GiB
 
 
 class Task(Protocol):
-    """One process or job that has been started."""
+    """A started process or job."""
 
     def exit_code(self) -> int | None:
         """As of :class:`subprocess.Popen`: None while it runs, ``-n`` when signal n ended it."""
 
     def memory_GiB(self) -> float:
-        """Resident memory now, with all that it has started in turn."""
+        """Resident memory, including all child processes."""
 
     def kill(self) -> None:
-        """End it, with all that it has started in turn, and wait until it has ended."""
+        """Kill it and all child processes, and wait until it has ended."""
 
 
 class Compute(Protocol):
-    """Runs Python modules, each in a folder that this process can read too.
+    """Runs Python modules, each in a folder that this process can read.
 
     A cluster is one more class: ``start`` submits a job that runs
     ``python -m <module> <arguments>`` in ``folder``, and the task polls the queue.
@@ -37,18 +37,18 @@ class Compute(Protocol):
 
     @property
     def n_workers(self) -> int:
-        """How many tasks may run at the same time."""
+        """Number of tasks that may run at the same time."""
 
     def start(self, module: str, folder: Path, log: Path) -> Task:
-        """Run ``python -m module`` in ``folder``, its output going to ``log``.
+        """Run ``python -m module`` in ``folder`` with its output in ``log``.
 
-        The task must not outlive the process that starts it.
+        The task must end when the process that starts it ends.
         """
 
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Child processes on this machine, one core each.
+    """Child processes on this machine, one core per process.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class LocalProcesses:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, packages)),
-            # one frame a core is faster than one frame on all
+            # one frame per core is faster than one frame on all cores
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
@@ -105,9 +105,9 @@ class _LocalTask:
 
 @dataclass(frozen=True)
 class InProcess:
-    """The calling process itself: for an engine that is slower to load than to run.
+    """The calling process itself, for an engine that loads slower than it runs.
 
-    Nothing limits a calculation here, and what kills it kills the caller.
+    A calculation has no limits of memory or time, and a crash ends the caller.
     """
 
     n_workers: int = 1
@@ -131,4 +131,4 @@ class _Ended:
         return 0.0
 
     def kill(self) -> None:
-        """Nothing is left to end."""
+        """The calculation has already ended."""

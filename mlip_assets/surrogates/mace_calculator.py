@@ -1,13 +1,15 @@
 """MACE models: read from files, hashed, and wrapped as deterministic ASE calculators.
 
 mace-torch prints and logs messages that need no action from a user. :func:`import_mace` suppresses
-the printed one, and every calculator is made with an explicit precision, so that none is logged.
+those of its import and of TorchScript; every calculator is made with an explicit precision, so that
+none is logged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,12 +19,22 @@ if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
 
 
-def import_mace() -> None:
-    """Import mace-torch without its message on accelerators that are not installed.
+#: Beginnings of the messages.
+_IGNORED_WARNINGS = (
+    "The TorchScript type system doesn't support",
+    "Environment variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
+)
 
-    The message is printed once per process, when ``mace.tools`` is first imported. Call this before
-    any other import of mace-torch, and before a ``.model`` file is unpickled.
+
+def import_mace() -> None:
+    """Import mace-torch without messages on accelerators that are not installed.
+
+    They are printed when ``mace.tools`` is first imported in a process. Call this before any other
+    import of mace-torch, and before a ``.model`` file is unpickled. Two warnings are ignored as well:
+    of TorchScript for each compiled module, and of ``torch.load`` for the constants of e3nn.
     """
+    for message in _IGNORED_WARNINGS:
+        warnings.filterwarnings("ignore", message, UserWarning)
     with redirect_stdout(io.StringIO()):
         import mace.tools  # noqa: F401
 

@@ -61,6 +61,8 @@ def test_chgnet_metadata_and_elements(surrogate: Any) -> None:
     checks.check_is_picklable(surrogate)
     assert len(surrogate.elements()) == 89
     assert len(surrogate.metadata()["surrogate_sha256"]) == 64
+    assert surrogate.metadata()["package_version"].startswith("chgnet 0.")
+    assert "BSD" in surrogate.metadata()["licence"]
     with pytest.raises(SurrogateError, match="float32 only"):
         find_surrogate("chgnet", device="cpu", dtype="float64")
 

@@ -74,6 +74,8 @@ def test_campaign_resolves_committee(perturbed: str) -> None:
     committee = SurrogateResource().resolve(campaign)
     hashes = tuple(member.sha256 for member in committee.members)
     assert committee.metadata()["surrogate"] == f"bundled + {perturbed}"
+    assert committee.metadata()["licence"] == "MIT; see the file's provider"
+    assert committee.metadata()["package_version"].startswith("mace-torch ")
     assert committee.sha256 not in hashes
     again = Campaign(
         name="si", composition="Si", exploration={**settings, "surrogate_sha256": hashes}

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from mlip_assets.campaign import NAMED_SURROGATES, Campaign
 from mlip_assets.common.files import sha256_of_file
 from mlip_assets.compute.devices import DeviceError, find_device
 from mlip_assets.surrogates import SurrogateError, find_surrogate
-from mlip_assets.surrogates.models.mace import MACE_TORCH_NAMES
+from mlip_assets.surrogates.models.mace import MACE_TORCH_NAMES, MaceSurrogate
 from mlip_assets.surrogates.registry import FINDERS
 from resources.surrogate import SurrogateResource
 from tests.surrogates import surrogate_checks as checks

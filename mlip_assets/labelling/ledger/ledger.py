@@ -83,7 +83,7 @@ class LabelLedger:
         with self._threads, ExitStack() as stack:
             if self._depth == 0:
                 lock = self.path.with_name(f"{self.path.name}.lock")
-                stack.enter_context(locked(lock, wait=True, tell=False))
+                stack.enter_context(locked(lock, wait=True, log_wait=False))
                 if not self.path.exists():
                     tables.create_tables(self.path)
             self._depth += 1
