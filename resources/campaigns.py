@@ -98,7 +98,7 @@ class CampaignFolder(dg.ConfigurableResource):  # type: ignore[type-arg]
         if not rounds or rounds[0].coverage_radius is None:
             raise CampaignError(
                 f"campaign '{campaign.name}': its first run is not finished, so the coverage radius "
-                f"of its labels is not set; finish it (make run CAMPAIGN={campaign.name}) before the "
+                f"of its labels is not set; finish it (mlip run {campaign.name}) before the "
                 "refresh"
             )
         return rounds[0].coverage_radius

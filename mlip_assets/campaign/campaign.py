@@ -148,7 +148,7 @@ class Campaign(Section):
         if self.name in self.sampling.exclude_labelled_in:
             raise ValueError(
                 f"sampling.exclude_labelled_in: '{self.name}' is this campaign; take it out of the "
-                "list: a refresh always excludes what the campaign has labelled (make refresh)"
+                "list: a refresh always excludes what the campaign has labelled (mlip refresh)"
             )
         tuned = self.exploration.surrogates[0].partition(":")[0]
         if self.training.start_from == "surrogate" and tuned in NOT_MACE:

@@ -232,7 +232,7 @@ def _too_few_groups(n_frames: int, n_seen: int, n_unseen: int) -> str:
         return (
             f"of the {n_frames} labels none was held out by this campaign's earlier splits, and "
             f"{n_seen} structure(s) used in training and {n_unseen} others leave no unseen test set; "
-            "label new frames (make refresh keeps the earlier ones)"
+            "label new frames (mlip refresh keeps the earlier ones)"
         )
     return (
         f"the {n_frames} labels contain only {n_unseen} distinct structure(s), the others are "

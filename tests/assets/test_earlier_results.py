@@ -113,7 +113,7 @@ def test_unusable_earlier_results_are_reported_before_computation(project):
     beyond = project.write("beyond", "exclude_labelled_in: [copper, silver]")
     with pytest.raises(
         CampaignError,
-        match=r"beyond.yaml: sampling.exclude_labelled_in: campaign 'silver' has no labels .*make run CAMPAIGN=silver",
+        match=r"beyond.yaml: sampling.exclude_labelled_in: campaign 'silver' has no labels .*mlip run silver",
     ):
         project.earlier.check(beyond)
     with pytest.raises(dg.Failure, match="campaign 'silver' has no labels"):
@@ -145,7 +145,7 @@ def test_unusable_earlier_results_are_reported_before_computation(project):
 
 def test_refresh_before_the_end_of_the_first_run_is_an_error(project):
     fresh = project.write("fresh")
-    with pytest.raises(CampaignError, match=r"first run is not finished.*make run CAMPAIGN=fresh"):
+    with pytest.raises(CampaignError, match=r"first run is not finished.*mlip run fresh"):
         project.campaigns.coverage_radius(fresh)
 
 
