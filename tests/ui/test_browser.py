@@ -99,10 +99,10 @@ def test_checks_of_asset_are_shown_as_passed(page, asset):
 def test_asset_page_is_readable(page, asset):
     """Prose, a link to the source, the picture first, short keys, rounded numbers, tables last."""
     page.goto(f"/assets/{asset}")
-    rows = page.locator("table").first.locator("tbody > tr")
+    rows = page.locator("table[class*=AssetEventMetadataEntries] > tbody > tr")
     expect(rows.first).to_contain_text("picture")
-    keys = rows.locator("td:first-child")
-    expect(page.get_by_text(f"Open {asset}.py in editor")).to_be_visible()
+    keys = rows.locator("> td:first-child")
+    expect(page.locator(f"a[href*='assets/{asset}.py:']")).to_be_visible()
     assert page.locator("pre").count() == 0, "a paragraph of the description is shown as code"
     overlaps = keys.evaluate_all(
         "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth + 1)"
