@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from mlip_assets.sampling import Clusters, Embedding
 from mlip_assets.trajectory import FRAME_ID_STRIDE
 
-#: Most frames, and most atoms in them, of the selected and as many again of the others: a page of
+#: Largest number of frames, and of atoms in them, both of selected and of other frames: a page of
 #: ten megabytes or so, which a browser opens immediately.
-MOST_FRAMES, MOST_ATOMS = 2000, 100_000
+MAX_FRAMES, MAX_ATOMS = 2000, 100_000
 #: Components among which a reader can choose the axes.
-_MOST_COMPONENTS = 6
+_MAX_COMPONENTS = 6
 _DECIMALS_A = 3
 
 # What the page may do is stated in it: run what it holds, and ask no server for anything.
@@ -106,7 +106,7 @@ def map_page(
     dataset = _dataset(
         title,
         frames,
-        embedding.scores[rows, :_MOST_COMPONENTS],
+        embedding.scores[rows, :_MAX_COMPONENTS],
         clusters.cluster[rows],
         np.arange(len(frames)) >= n_others,
     )
@@ -124,13 +124,13 @@ def _others(
 ) -> NDArray[np.int64]:
     """Random frames that are not selected; their number follows from their estimated size."""
     rest = np.setdiff1d(ids, selected)
-    most = min(len(rest), MOST_FRAMES, int(MOST_ATOMS / mean_size) + 1)
+    most = min(len(rest), MAX_FRAMES, int(MAX_ATOMS / mean_size) + 1)
     return np.sort(np.random.default_rng(seed).choice(rest, most, replace=False))
 
 
 def _thinned(frames: Sequence[Atoms]) -> list[Atoms]:
     """All frames, or evenly spaced ones that fit the page."""
-    most = min(MOST_FRAMES, int(MOST_ATOMS / _mean_size(frames)) + 1)
+    most = min(MAX_FRAMES, int(MAX_ATOMS / _mean_size(frames)) + 1)
     step = max(1, -(-len(frames) // most))
     return _fitting(frames[::step])
 
@@ -138,7 +138,7 @@ def _thinned(frames: Sequence[Atoms]) -> list[Atoms]:
 def _fitting(frames: Sequence[Atoms]) -> list[Atoms]:
     """The first frames, at least one, that together have few enough atoms."""
     n_atoms = np.cumsum([len(atoms) for atoms in frames])
-    n_fitting = int(np.searchsorted(n_atoms, MOST_ATOMS, side="right"))
+    n_fitting = int(np.searchsorted(n_atoms, MAX_ATOMS, side="right"))
     return list(frames[: max(n_fitting, 1)])
 
 

@@ -95,7 +95,7 @@ def materialize(tmp_path, monkeypatch):
     return run
 
 
-def test_the_account_of_a_run_is_shown(materialize):
+def test_labelled_db_metadata_give_the_cost_of_the_run(materialize):
     from toy_engine import RAISES, toy_frame
 
     frames = [toy_frame("Cu", seed) for seed in range(3)]

@@ -36,7 +36,7 @@ def pool():
     )
 
 
-def test_a_million_frames_make_a_small_picture_soon(pool):
+def test_selection_map_of_a_million_frames_is_small_and_fast(pool):
     embedding, clusters = pool
     selected = np.arange(0, N_FRAMES, N_FRAMES // N_CLUSTERS)
     started = time.process_time()
@@ -47,7 +47,7 @@ def test_a_million_frames_make_a_small_picture_soon(pool):
     assert 800 < picture.shape[1] < 1200
 
 
-def test_one_frame_alone_is_seen(pool):
+def test_density_map_shows_a_single_frame(pool):
     """The far corner of the map is empty but for it."""
     from matplotlib.figure import Figure
 
@@ -60,7 +60,7 @@ def test_one_frame_alone_is_seen(pool):
     assert opacity.max() == 1
 
 
-def test_bars_hold_every_frame_and_pick(pool):
+def test_cluster_bars_contain_every_frame_and_selection(pool):
     from matplotlib.figure import Figure
 
     _, clusters = pool
@@ -76,7 +76,7 @@ def test_bars_hold_every_frame_and_pick(pool):
     assert line.get_ydata().sum() == len(clusters.sizes)
 
 
-def test_the_table_has_a_row_for_each_pick():
+def test_pick_table_has_a_row_for_each_selected_frame():
     def pick(frame_id):
         info = {"frame_id": np.int64(frame_id), "walker": "w", "temperature_K": 311.123456}
         info |= {"target_temperature_K": 300.0, "surrogate_energy_eV": -7.0, "cluster": 3}

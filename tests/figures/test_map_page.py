@@ -58,7 +58,7 @@ def column(data, name):
     return data["properties"][name]["values"]
 
 
-def test_it_shows_every_pick_among_the_others(selection):
+def test_map_page_shows_every_selected_frame_among_the_others(selection):
     embedding, clusters, picks = selection
     data = dataset(page(selection))
     ids = np.array(column(data, "frame_id"), dtype=int)
@@ -78,7 +78,7 @@ def test_it_shows_every_pick_among_the_others(selection):
     assert data["settings"]["pinned"] == [int(chosen.argmax())]
 
 
-def test_it_needs_nothing_from_elsewhere(selection):
+def test_map_page_loads_nothing_from_a_server(selection):
     """Nothing is linked, what is forbidden is stated, and no text ends a script early."""
     text = page(selection)
     assert not re.search(r'<(script|link|img)[^>]*\b(src|href)="', text.split("<script>")[0])
@@ -88,14 +88,14 @@ def test_it_needs_nothing_from_elsewhere(selection):
     assert column(dataset(text), "walker")[0].startswith("</script>")
 
 
-def test_it_is_bounded_and_seeded(selection, monkeypatch):
-    monkeypatch.setattr(module, "MOST_FRAMES", 50)
+def test_map_page_is_bounded_in_size_and_seeded(selection, monkeypatch):
+    monkeypatch.setattr(module, "MAX_FRAMES", 50)
     data = dataset(page(selection))
     assert len(data["structures"]) == 50 + N_PICKS
     assert page(selection) == page(selection)
     others = column(data, "frame_id")[:50]
     assert others != column(dataset(page(selection, seed=1)), "frame_id")[:50]
-    monkeypatch.setattr(module, "MOST_ATOMS", 30)
+    monkeypatch.setattr(module, "MAX_ATOMS", 30)
     data = dataset(page(selection))
     sizes = np.array([structure["size"] for structure in data["structures"]])
     chosen = np.array(column(data, "selected")) == "selected"
@@ -103,7 +103,7 @@ def test_it_is_bounded_and_seeded(selection, monkeypatch):
     assert 0 < sizes[~chosen].sum() <= 30
 
 
-def test_a_pool_that_is_selected_whole_and_a_map_of_one_axis():
+def test_map_page_of_a_completely_selected_pool_with_one_component():
     rng = np.random.default_rng(0)
     embedding = fit_embedding(rng.normal(size=(6, 2)), components="fixed", n_components=1)
     clusters = cluster_pool(embedding, 6)
