@@ -164,7 +164,11 @@ class _EpochWatcher:
         epoch, figures = found
         if self._progress is None:
             self._progress = Progress(
-                "training", self._n_epochs, "epochs", already_done=epoch, on_progress=self._on_progress
+                "training",
+                self._n_epochs,
+                "epochs",
+                already_done=epoch,
+                on_progress=self._on_progress,
             )
         self._progress.advance(epoch + 1 - self._progress.done, **figures)
         self._remove_outdated_checkpoints()
