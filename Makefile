@@ -45,7 +45,7 @@ ui: $(VENV)/.runtime ## start the Dagster UI and daemon on http://127.0.0.1:3000
 	$(BIN)/mlip ui --port $(PORT)
 
 check: lint ## lint and the fast tests, under 3 minutes on 2 cores
-	$(BIN)/python -m pytest -m "$(FAST)" -x -q
+	$(BIN)/python -m pytest -m "$(FAST)" -q
 
 # Quantum ESPRESSO is tested where it is installed.
 test: lint $(if $(shell command -v pw.x),pseudopotentials) ## lint and all tests

@@ -139,8 +139,8 @@ class EarlierResults(dg.ConfigurableResource):  # type: ignore[type-arg]
             if name == campaign.name:
                 return []
             raise CampaignError(
-                f"{where} has no labels ({path} does not exist); run it first (mlip run "
-                f"{name}), or remove it from the list"
+                f"{where} has no labels ({path} does not exist); run it first "
+                f"(mlip run {name}), or remove it from the list"
             )
         frames: list[Atoms] = databases.read(path).labelled
         foreign = {symbol for atoms in frames for symbol in atoms.symbols} - set(campaign.elements)
