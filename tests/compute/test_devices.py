@@ -65,7 +65,7 @@ def test_find_devices_resolves_setting(gpus: Any, setting: str, count: int, foun
 
 @pytest.mark.parametrize(
     ("setting", "count", "message"),
-    [("cuda", 0, "sees no CUDA device"), ("cuda:2", 2, "sees 2 CUDA devices, counted from 0")],
+    [("cuda", 0, "finds no CUDA device"), ("cuda:2", 2, "finds 2 CUDA devices, counted from 0")],
 )
 def test_find_devices_refuses_missing_device(
     gpus: Any, setting: str, count: int, message: str
