@@ -29,6 +29,9 @@ ENGINE = GpawEngine(
     xc="PBE", cutoff_eV=250, k_spacing_per_A=1.05, smearing_eV=0.1, energy_convergence_eV=1e-6
 )
 
+#: Γ point and a low cut-off, for tests in which only the sequence of calculations matters.
+COARSE = replace(ENGINE, cutoff_eV=150, k_spacing_per_A=2.5, vacuum_A=3.0)
+
 
 def silicon(seed: int = 4) -> Atoms:
     atoms = bulk("Si")
@@ -144,7 +147,7 @@ def test_energy_of_molecule_does_not_depend_on_its_cell() -> None:
 
 @pytest.mark.dft
 def test_unconverged_frame_fails_with_end_of_gpaw_output(ledger: LabelLedger) -> None:
-    engine = replace(ENGINE, max_iterations=1, retries=1)
+    engine = replace(COARSE, max_iterations=1, retries=1)
     database = label_frames([silicon()], engine, ledger)
     (failure,) = database.failed
     assert failure.attempts == 2
@@ -185,7 +188,7 @@ def test_frame_with_overlapping_atoms_fails_and_others_continue(ledger: LabelLed
     overlapping = silicon()
     overlapping.positions[1] = overlapping.positions[0] + 1e-3
     wide_gates = GateSettings(min_distance_ratio=1e-4)
-    database = label_frames([overlapping, silicon()], ENGINE, ledger, gates=wide_gates)
+    database = label_frames([overlapping, silicon()], COARSE, ledger, gates=wide_gates)
     (failure,) = database.failed
     assert failure.label_key
     assert re.search(r"error|converged|force|finite", failure.kind)
@@ -206,7 +209,7 @@ label_frames(frames, engine, LabelLedger({ledger!r}), on_finished=lambda l: prin
 @pytest.mark.dft
 def test_sigkill_loses_no_dft_label(ledger: LabelLedger) -> None:
     fields = {
-        f: getattr(ENGINE, f) for f in ENGINE.__dataclass_fields__ if f not in {"name", "output"}
+        f: getattr(COARSE, f) for f in COARSE.__dataclass_fields__ if f not in {"name", "output"}
     }
     script = KILLED.format(fields=fields, ledger=str(ledger.path))
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -216,7 +219,7 @@ def test_sigkill_loses_no_dft_label(ledger: LabelLedger) -> None:
     process.wait()
     assert len(ledger) == 1
     frames = [bulk("Si"), bulk("Si", a=5.5), bulk("Si", a=5.6)]
-    database = label_frames(frames, ENGINE, ledger)
+    database = label_frames(frames, COARSE, ledger)
     assert len(database.labelled) == 3
     assert (database.n_calculated, database.n_reused) == (3, 1)
     (atom,) = database.isolated
