@@ -6,7 +6,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +71,30 @@ def preloaded_trainer() -> Iterator[None]:
         command = (sys.executable, "-S", str(program), f"{folder}/socket", str(os.getpid()))
         patch.setattr(process, "COMMAND", command)
         yield
+
+
+@pytest.fixture(scope="session")
+def preloaded() -> Iterator[Callable[..., BaseProcess]]:
+    """``preloaded(module, arguments, folder, environment, log)`` starts ``python -m module``.
+
+    The process is a fork of one that has imported mace-torch and Dagster. Elsewhere than on Linux
+    it is a new one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        from preloaded import PRELOAD, run_module
+
+        linux = sys.platform.startswith("linux")
+        context = get_context("forkserver" if linux else "spawn")
+        if linux:
+            context.set_forkserver_preload(PRELOAD)
+
+        def start(*arguments: Any) -> BaseProcess:
+            process = context.Process(target=run_module, args=arguments)
+            process.start()
+            return process
+
+        yield start
 
 
 SEED = 3

@@ -37,7 +37,7 @@ def run(tmp_path, tiny_campaign, preloaded):
 
 def kill_when(process, happened, log):
     """SIGKILL as soon as ``happened()``."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not happened():
         assert process.is_alive(), f"ended before:\n{log.read_text()[-3000:]}"
         assert time.monotonic() < deadline, log.read_text()[-3000:]

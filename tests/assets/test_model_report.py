@@ -290,6 +290,6 @@ def test_lammps_export_gives_the_energies_of_the_model(project):
 
 
 def test_a_report_on_other_labels_is_refused(project):
-    stale = replace(project.model(0.001), dataset_sha256="0" * 64)
+    stale = replace(project.models[1], dataset_sha256="0" * 64)
     with pytest.raises(dg.Failure, match="materialize model again"):
         project.report(stale)

@@ -27,7 +27,7 @@ def melting() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=rng)
     dynamics = Langevin(
         atoms,
-        4 * ase.units.fs,
+        6 * ase.units.fs,
         temperature_K=300,
         friction=0.02 / ase.units.fs,
         fixcm=False,
@@ -36,7 +36,7 @@ def melting() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     positions = np.empty((N_FRAMES, len(atoms), 3))
     for frame in range(N_FRAMES):
         dynamics.set_temperature(temperature_K=300 + 3200 * frame / N_FRAMES)
-        dynamics.run(2)
+        dynamics.run(1)
         positions[frame] = atoms.positions
     return positions, atoms.cell[:], atoms.numbers
 
