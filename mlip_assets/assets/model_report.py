@@ -184,6 +184,7 @@ def _checks(report: ModelReport) -> Iterator[dg.AssetCheckResult]:
         "energy_conserved",
         all(trial.conserves_energy for trial in report.stability_tests),
         drift_meV_per_atom_per_ps=[t.drift_meV_per_atom_per_ps for t in report.stability_tests],
+        standard_error=[t.drift_error_meV_per_atom_per_ps for t in report.stability_tests],
     )
     uncertainty = report.uncertainty or {}
     spearman = uncertainty.get("spearman")

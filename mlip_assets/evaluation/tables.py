@@ -61,6 +61,7 @@ def _stability_tests(report: ModelReport) -> list[Row]:
             "steps": test.n_steps,
             "stopped_by": test.stopped_by or "",
             "drift_meV_per_atom_per_ps": test.drift_meV_per_atom_per_ps,
+            "drift_error_meV_per_atom_per_ps": test.drift_error_meV_per_atom_per_ps,
             "rdf_difference_from_surrogate": test.rdf_difference,
         }
         for test in report.stability_tests

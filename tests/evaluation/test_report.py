@@ -111,6 +111,7 @@ def test_report_of_earlier_release_opens(report, tmp_path):
     promoted = replace(report, promotion=Promotion(True, "not worse", 0.9, 1.01))
     promoted.save(tmp_path)
     record = json.loads((tmp_path / "report.json").read_text())
+    errors = [test.pop("drift_error_meV_per_atom_per_ps") for test in record["trials"]]
     assert set(record["trials"][0]) == {
         *("temperature_K", "n_steps", "stopped_by", "drift_meV_per_atom_per_ps"),
         *("mean_temperature_K", "distances_A", "distribution", "reference_distribution"),
@@ -123,6 +124,10 @@ def test_report_of_earlier_release_opens(report, tmp_path):
     }
     assert not {"stability_tests", "error_ratio_to_best"} & set(record)
     assert ModelReport.open(tmp_path) == promoted
+    (tmp_path / "report.json").write_text(json.dumps(record))
+    opened = ModelReport.open(tmp_path)
+    assert all(error > 0 for error in errors)
+    assert all(test.drift_error_meV_per_atom_per_ps == 0 for test in opened.stability_tests)
 
 
 def test_report_pictures_are_not_empty(report):

@@ -4,7 +4,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
-from mlip_assets.evaluation.stability import run_stability_tests
+from mlip_assets.evaluation.stability import StabilityTest, run_stability_tests
 
 N_STEPS = 500
 
@@ -50,6 +50,15 @@ def test_stability_detects_drift_of_inconsistent_forces():
     sound, leaky = stability_test(EMT(), EMT()), stability_test(Leaky(), EMT())
     drifts = [abs(found.drift_meV_per_atom_per_ps) for found in (sound, leaky)]
     assert drifts[1] > 5 * drifts[0]
+    assert not leaky.conserves_energy
+
+
+@pytest.mark.parametrize(
+    ("drift", "error", "conserved"), [(1.7, 0.0, False), (1.7, 0.4, True), (-2.0, 0.4, False)]
+)
+def test_stability_conserves_energy_within_two_standard_errors(drift, error, conserved):
+    found = StabilityTest(300.0, 100, None, drift, 300.0, (), (), (), error)
+    assert found.conserves_energy is conserved
     assert leaky.rdf_difference > 0
 
 
