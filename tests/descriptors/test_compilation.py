@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,20 @@ def assert_correct(features: Any, n_max: int = 2) -> None:
     assert np.abs(np.array(features) - expected(n_max)).max() < 1e-8 * expected(n_max).max()
 
 
-def start(cache: Path, code: str, *arguments: object, project: Path = PACKAGE.parent) -> Any:
+@dataclass(frozen=True)
+class Cache:
+    """A copy of the package, and a cache of its kernels."""
+
+    project: Path
+    folder: Path
+
+
+def start(cache: Cache, code: str, *arguments: object) -> Any:
     return subprocess.Popen(
         # without -B Python itself keeps bytecode by the time and size of a file
         [sys.executable, "-B", "-c", BEGINNING + code, *map(str, arguments)],
-        cwd=project,
-        env=os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(project)},
+        cwd=cache.project,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(cache.folder), "PYTHONPATH": str(cache.project)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -77,30 +86,34 @@ def result(child: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """Filled by four concurrent processes; two of them compile each kernel."""
     folder = tmp_path_factory.mktemp("compiled")
+    cache = Cache(folder / "project", folder / "cache")
+    shutil.copytree(
+        PACKAGE, cache.project / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__")
+    )
     sizes = (2, 3, 2, 3)
-    children = [start(folder, ONE_CALL, n_max) for n_max in sizes]
+    children = [start(cache, ONE_CALL, n_max) for n_max in sizes]
     for n_max, child in zip(sizes, children, strict=True):
         measured = result(child)
         assert_correct(measured["features"], n_max)
         assert measured["n_compiled"] > 0
-    return folder
+    return cache
 
 
 @pytest.mark.slow
-def test_cache_filled_by_concurrent_processes_is_loaded(cache: Path) -> None:
+def test_cache_filled_by_concurrent_processes_is_loaded(cache: Cache) -> None:
     for n_max in (2, 3):
         measured = result(start(cache, ONE_CALL, n_max))
         assert_correct(measured["features"], n_max)
         assert measured["n_compiled"] == 0
         assert measured["cpu_s"] < 3  # 0.5 s on an idle machine
     # two kernels with one name could be confused by processes that write concurrently
-    assert len(list(cache.rglob("*.nbi"))) == 2
+    assert len(list(cache.folder.rglob("*.nbi"))) == 2
 
 
-def test_kernel_is_shared_by_arrays_of_any_memory_order(cache: Path) -> None:
+def test_kernel_is_shared_by_arrays_of_any_memory_order(cache: Cache) -> None:
     layouts = """
 frames = np.repeat([call.keywords["positions"]], 6, axis=0)
 fixed = frames.copy()
@@ -159,7 +172,7 @@ print(json.dumps([before, *measured]))
         ),
     ],
 )
-def test_soap_after_torch_with_threads_and_processes(cache: Path, code: str) -> None:
+def test_soap_after_torch_with_threads_and_processes(cache: Cache, code: str) -> None:
     torch = """
 import torch
 torch.set_num_threads(2)
@@ -172,20 +185,22 @@ torch.ones(300, 300) @ torch.ones(300, 300)
 
 
 @pytest.mark.slow
-def test_cache_is_invalidated_by_changes_of_any_module(tmp_path: Path) -> None:
-    project, cache = tmp_path / "project", tmp_path / "cache"
-    shutil.copytree(PACKAGE, project / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    assert_correct(result(start(cache, ONE_CALL, 2, project=project))["features"])
+def test_cache_is_invalidated_by_changes_of_any_module(cache: Cache, tmp_path: Path) -> None:
+    changing = Cache(cache.project, tmp_path / "cache")
+    shutil.copytree(cache.folder, changing.folder)
+    unchanged = result(start(changing, ONE_CALL, 2))
+    assert_correct(unchanged["features"])
+    assert unchanged["n_compiled"] == 0
     for helper, before, after in (
         ("llvm_vectors.py", "self.builder.fsub(", "self.builder.fadd("),
         ("neighbours.py", "image] - centre[1]", "image] - centre[0]"),
     ):
-        path = project / PACKAGE.name / "descriptors" / "kernels" / helper
-        changed = swapped(path, before, after)
-        measured = result(start(cache, ONE_CALL, 2, project=project))
+        path = changing.project / PACKAGE.name / "descriptors" / "kernels" / helper
+        restore = swapped(path, before, after)
+        measured = result(start(changing, ONE_CALL, 2))
         assert measured["n_compiled"] > 0
         assert np.abs(np.array(measured["features"]) - expected(2)).max() > 1e-3 * expected(2).max()
-        changed()
+        restore()
 
 
 def swapped(path: Path, before: str, after: str) -> Callable[[], object]:
