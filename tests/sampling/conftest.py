@@ -8,9 +8,9 @@ BLOB_SIZES = (700, 290, 10)
 
 @pytest.fixture(scope="session")
 def blobs() -> tuple[np.ndarray, np.ndarray]:
-    """Descriptors (1000, 12) of three shuffled blobs, one of them rare, and each row's blob.
+    """Descriptors (1000, 12) of three shuffled blobs, one of them rare, and the blob of each row.
 
-    As the features of real frames are, they are correlated: 12 mixtures of 3 variables.
+    The 12 features are mixtures of 3 variables, so that they are correlated like real features.
     """
     rng = np.random.default_rng(11)
     blob = rng.permutation(np.repeat([0, 1, 2], BLOB_SIZES))

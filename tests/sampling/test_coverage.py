@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlip_assets.sampling import coverage_score, fit_embedding, measure_coverage
 
 
-def test_by_hand() -> None:
+def test_coverage_score_of_hand_computed_bins() -> None:
     # first component occupies bins 0, 1, 4 of 5 (width 2), second 0, 4 (width 1)
     scores = np.array([[0.0, 0.0], [1.9, 0.5], [2.0, 5.0], [10.0, 4.9]])
     assert coverage_score(scores, [0], bins=5) == pytest.approx((1 / 3 + 1 / 2) / 2)
@@ -17,7 +17,7 @@ def test_by_hand() -> None:
     assert coverage_score(scores, [0, 2, 3], bins=5) == 1.0
 
 
-def test_mask_and_indices_agree_and_ends_are_exact() -> None:
+def test_coverage_score_accepts_mask_or_indices_and_is_0_to_1() -> None:
     scores = np.random.default_rng(0).normal(size=(200, 4))
     mask = np.arange(200) % 7 == 0
     assert coverage_score(scores, mask) == coverage_score(scores, np.flatnonzero(mask))
@@ -27,7 +27,7 @@ def test_mask_and_indices_agree_and_ends_are_exact() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), bins=st.integers(1, 60))
-def test_agrees_with_numpy_histograms_and_grows_with_the_selection(seed: int, bins: int) -> None:
+def test_coverage_score_equals_numpy_histograms_and_increases(seed: int, bins: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(80, 3))
     chosen = rng.permutation(80)[:20]
@@ -40,11 +40,11 @@ def test_agrees_with_numpy_histograms_and_grows_with_the_selection(seed: int, bi
     assert coverage_score(scores, chosen[:10], bins) <= coverage_score(scores, chosen, bins)
 
 
-def test_a_constant_component_is_one_bin() -> None:
+def test_coverage_score_of_constant_component_is_one_bin() -> None:
     assert coverage_score(np.ones((5, 1)), [3]) == 1.0
 
 
-def test_report_beside_stride_and_random() -> None:
+def test_measure_coverage_reports_selection_stride_and_random() -> None:
     rng = np.random.default_rng(0)
     embedding = fit_embedding(rng.normal(size=(2000, 3)) ** 3)
     ends = np.argsort(np.abs(embedding.scores).max(axis=1))[-100:]
@@ -68,7 +68,7 @@ def test_report_beside_stride_and_random() -> None:
     assert found == pytest.approx(percentiles.tolist())
 
 
-def test_what_was_labelled_before_counts_for_every_selection() -> None:
+def test_measure_coverage_adds_labelled_frames_to_every_selection() -> None:
     embedding = fit_embedding(np.random.default_rng(0).normal(size=(300, 2)))
     everything, beyond = embedding.scores, np.full((1, 2), 1e6)
     report = measure_coverage(embedding, np.array([3]), labelled=everything, seed=0, n_random=2)
@@ -78,13 +78,13 @@ def test_what_was_labelled_before_counts_for_every_selection() -> None:
     assert measure_coverage(embedding, np.array([3]), labelled=beyond, seed=0, n_random=2) == alone
 
 
-def test_nothing_is_left_when_all_are_selected() -> None:
+def test_measure_coverage_of_all_frames_is_complete() -> None:
     embedding = fit_embedding(np.random.default_rng(0).normal(size=(30, 2)))
     everything = measure_coverage(embedding, np.arange(30), seed=0, n_random=2).selection
     assert (everything.score, everything.distance_p99) == (1, 0)
 
 
-def test_bad_input_is_refused() -> None:
+def test_coverage_score_rejects_invalid_input() -> None:
     with pytest.raises(ValueError, match="bins: 0"):
         coverage_score(np.ones((5, 1)), [0], bins=0)
     with pytest.raises(ValueError, match=r"shape \(0, 2\)"):

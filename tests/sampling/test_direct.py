@@ -11,7 +11,9 @@ from mlip_assets.sampling import DescriptorArray, direct_select, measure_coverag
 
 
 @pytest.mark.parametrize("n_samples", [3, 10, 100, 1000])
-def test_rare_blob_is_never_missed(blobs: tuple[np.ndarray, np.ndarray], n_samples: int) -> None:
+def test_direct_select_includes_rare_blob(
+    blobs: tuple[np.ndarray, np.ndarray], n_samples: int
+) -> None:
     rows, blob = blobs
     chosen = direct_select(rows, n_samples)
     assert len(chosen.indices) == len(chosen.reasons) == n_samples
@@ -20,7 +22,9 @@ def test_rare_blob_is_never_missed(blobs: tuple[np.ndarray, np.ndarray], n_sampl
 
 
 @pytest.mark.parametrize("n_samples", [60, 200])
-def test_covers_more_than_chance(blobs: tuple[np.ndarray, np.ndarray], n_samples: int) -> None:
+def test_direct_select_covers_more_than_random(
+    blobs: tuple[np.ndarray, np.ndarray], n_samples: int
+) -> None:
     rows, _ = blobs
     chosen = direct_select(rows, n_samples)
     report = measure_coverage(chosen.embedding, chosen.indices, seed=0)
@@ -30,7 +34,7 @@ def test_covers_more_than_chance(blobs: tuple[np.ndarray, np.ndarray], n_samples
 
 @pytest.mark.parametrize("clustering", ["kmeans", "minibatch_kmeans", "birch"])
 @pytest.mark.parametrize("method", ["direct", "random", "uniform_stride", "fps"])
-def test_same_seed_same_frames(
+def test_direct_select_is_deterministic_for_a_seed(
     blobs: tuple[np.ndarray, np.ndarray], method: Any, clustering: Any
 ) -> None:
     first, again, other = (
@@ -42,7 +46,7 @@ def test_same_seed_same_frames(
     assert np.array_equal(first, other) != is_random
 
 
-def test_tables_and_reasons_belong_to_the_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_direct_select_tables_and_reasons_match_rows(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     rows, blob = blobs
     ids = np.random.default_rng(0).permutation(5000)[:1000]
     chosen = direct_select(rows, 30, n_clusters=3, frame_ids=ids)
@@ -102,7 +106,7 @@ def awkward_pools(draw: st.DrawFn) -> np.ndarray:
     clustering=st.sampled_from(["kmeans", "minibatch_kmeans", "birch"]),
     data=st.data(),
 )
-def test_any_pool_gives_exactly_what_was_asked_whatever_its_order(
+def test_direct_select_is_exact_and_independent_of_row_order(
     rows: np.ndarray, clustering: Any, data: st.DataObject
 ) -> None:
     n_frames = len(rows)
@@ -119,7 +123,7 @@ def test_any_pool_gives_exactly_what_was_asked_whatever_its_order(
     assert set(ids[order][again.indices]) == set(ids[chosen.indices])
 
 
-def test_impossible_requests_are_refused() -> None:
+def test_direct_select_rejects_impossible_requests() -> None:
     rows = np.repeat(np.eye(3), 4, axis=0)
     with pytest.raises(ValueError, match="13 frames requested of 12"):
         direct_select(rows, 13)
@@ -136,7 +140,7 @@ def test_impossible_requests_are_refused() -> None:
         direct_select(rows, 3)
 
 
-def test_a_source_of_batches_gives_what_the_array_does(
+def test_direct_select_of_batches_equals_array(
     blobs: tuple[np.ndarray, np.ndarray],
 ) -> None:
     rows, _ = blobs
@@ -144,7 +148,7 @@ def test_a_source_of_batches_gives_what_the_array_does(
     assert np.array_equal(streamed.indices, direct_select(rows, 40).indices)
 
 
-def test_a_refresh_keeps_the_axes_and_leaves_out_what_is_labelled(
+def test_direct_select_with_pca_and_labelled_excludes_labelled_frames(
     blobs: tuple[np.ndarray, np.ndarray],
 ) -> None:
     rows, blob = blobs
@@ -154,15 +158,15 @@ def test_a_refresh_keeps_the_axes_and_leaves_out_what_is_labelled(
     assert again.embedding.pca is first.embedding.pca
     assert not set(again.indices) & set(first.indices)
     assert len(again.clusters.centres) == 60
-    # both together reach more than as many frames chosen without regard to the first
+    # both selections together cover more than the same number of random frames
     both = np.concatenate([first.indices, again.indices])
     report = measure_coverage(again.embedding, both, seed=0)
     assert report.selection.score > report.random_mean.score + 3 * report.random_sd.score
     assert set(blob[both]) == {0, 1, 2}
 
 
-def test_few_frames_left_to_choose_near_the_number_of_distinct_ones() -> None:
-    """200 wanted of 200 distinct points in 1900 frames, for which maml gave 199."""
+def test_direct_select_near_number_of_distinct_frames_is_exact() -> None:
+    """200 samples of 200 distinct points in 1900 frames, for which maml gave 199."""
     rng = np.random.default_rng(0)
     rows = np.repeat(rng.normal(size=(200, 6)), 10, axis=0)[:1900]
     rows = np.concatenate([rows, rng.normal(size=(10, 6))])
@@ -172,8 +176,8 @@ def test_few_frames_left_to_choose_near_the_number_of_distinct_ones() -> None:
 
 
 @pytest.mark.parametrize("method", ["direct", "fps"])
-def test_of_equal_frames_the_first_is_chosen(method: Any) -> None:
-    """A vacancy among perfect crystals is found, and one crystal stands for all."""
+def test_direct_select_of_equal_frames_chooses_first(method: Any) -> None:
+    """A vacancy among perfect crystals is selected, with one crystal that represents the others."""
     rows = np.full((10_001, 252), 0.3, dtype=np.float32)
     rows[7777] += 0.05
     assert direct_select(rows, 2, method=method).indices.tolist() == [0, 7777]

@@ -12,7 +12,7 @@ from mlip_assets.sampling.pca import Components
 
 
 class Batches:
-    """A matrix handed out in pieces of any size."""
+    """A source with batches of any size."""
 
     def __init__(self, rows: np.ndarray, cuts: list[int]) -> None:
         self.n_frames, self.rows, self.cuts = len(rows), rows, cuts
@@ -35,7 +35,7 @@ def correlated(n_frames: int = 500, n_features: int = 20, seed: int = 0) -> np.n
 
 
 @pytest.mark.parametrize("shape", [(500, 20), (12, 40), (10_000, 5)])
-def test_equals_sklearn(shape: tuple[int, int]) -> None:
+def test_principal_components_equal_sklearn(shape: tuple[int, int]) -> None:
     rows = correlated(*shape)
     ours = fit(rows, "fixed", n_components=5)
     standard = StandardScaler().fit_transform(rows)
@@ -51,8 +51,8 @@ def test_equals_sklearn(shape: tuple[int, int]) -> None:
     assert ours.transform(rows) == pytest.approx(theirs.transform(standard) * signs, abs=1e-6)
 
 
-def test_single_precision_far_from_zero_loses_nothing() -> None:
-    """A spread of 1e-3 about 1 in float32, which squares of raw values would not resolve."""
+def test_principal_components_of_float32_with_large_mean_are_accurate() -> None:
+    """A standard deviation of 1e-3 at a mean of 1 in float32, which raw squares would not resolve."""
     rng = np.random.default_rng(0)
     rows = (1 + 1e-3 * rng.normal(size=(20_000, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
     ours = fit(rows, "fixed", n_components=6)
@@ -60,7 +60,7 @@ def test_single_precision_far_from_zero_loses_nothing() -> None:
     assert ours.explained_variance_ == pytest.approx(exact, rel=1e-9)
 
 
-def test_signs_and_order_are_fixed() -> None:
+def test_principal_components_have_fixed_signs_and_order() -> None:
     pca = fit(correlated(), variance=1.0)
     peaks = np.abs(pca.components_).argmax(axis=1)
     assert (pca.components_[np.arange(len(peaks)), peaks] > 0).all()
@@ -70,7 +70,7 @@ def test_signs_and_order_are_fixed() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(0, 60), max_size=6), offset=st.sampled_from([0.0, 1e6]))
-def test_batches_do_not_matter(cuts: list[int], offset: float) -> None:
+def test_principal_components_do_not_depend_on_batches(cuts: list[int], offset: float) -> None:
     rows = correlated(60, 6) + offset
     whole = fit(rows, "fixed", n_components=3)
     pieces = fit_principal_components(
@@ -80,13 +80,13 @@ def test_batches_do_not_matter(cuts: list[int], offset: float) -> None:
 
 
 @pytest.mark.parametrize("variance", [0.5, 0.9, 0.99, 1.0])
-def test_fewest_components_that_explain_the_variance(variance: float) -> None:
+def test_variance_keeps_fewest_components(variance: float) -> None:
     ratios = fit(correlated(), variance=variance).explained_variance_ratio_
     assert ratios.sum() >= variance - 1e-9
     assert ratios[:-1].sum() < variance
 
 
-def test_kaiser_keeps_the_eigenvalues_above_one() -> None:
+def test_kaiser_keeps_eigenvalues_above_one() -> None:
     rows = correlated()
     values = np.linalg.eigvalsh(np.corrcoef(rows.T))[::-1]
     kept = fit(rows, "kaiser").explained_variance_
@@ -94,14 +94,14 @@ def test_kaiser_keeps_the_eigenvalues_above_one() -> None:
     assert kept == pytest.approx(values[values > 1])
 
 
-def test_kaiser_without_an_eigenvalue_above_one_keeps_the_first() -> None:
+def test_kaiser_without_eigenvalue_above_one_keeps_first() -> None:
     both_signs = np.array([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])  # two equal eigenvalues of one
     assert len(fit(both_signs, "kaiser").components_) == 1
     assert len(fit(np.ones((5, 3)), "kaiser").components_) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_constant_features_get_scale_one_and_no_say(dtype: type) -> None:
+def test_constant_features_have_scale_one_and_no_weight(dtype: type) -> None:
     rows = np.ones((40, 4), dtype=dtype) * np.array([0.1, 3e5, 0, 0], dtype=dtype)
     rows[:, 1] = np.where(np.arange(40) % 2, rows[0, 1], np.nextafter(rows[0, 1], dtype(0)))
     rows[:, 3] = np.random.default_rng(0).normal(size=40)
@@ -111,14 +111,14 @@ def test_constant_features_get_scale_one_and_no_say(dtype: type) -> None:
     assert pca.explained_variance_ratio_[0] > 0.999
 
 
-def test_radius_is_the_rms_distance_from_the_mean() -> None:
+def test_radius_is_rms_distance_from_mean() -> None:
     rows = correlated()
     pca = fit(rows, "fixed", n_components=4)
     distances = np.linalg.norm(pca.transform(rows), axis=1)
     assert pca.radius == pytest.approx(np.sqrt(np.mean(distances**2)))
 
 
-def test_bad_input_is_named() -> None:
+def test_fit_principal_components_rejects_invalid_input() -> None:
     rows = correlated(10, 3)
     rows[4, 1] = np.nan
     with pytest.raises(ValueError, match="frame 14 contains NaN"):

@@ -1,4 +1,4 @@
-"""Frames from elsewhere fall where they would have fallen had they been in the pool."""
+"""Projection of frames on fitted components."""
 
 import numpy as np
 from ase.build import bulk
@@ -16,7 +16,7 @@ def frame(seed):
     return atoms
 
 
-def test_frames_of_the_pool_fall_on_themselves():
+def test_project_frames_of_pool_equals_embedding():
     frames = [frame(seed) for seed in range(20)]
     descriptors = soap_power_spectrum(
         np.stack([atoms.positions for atoms in frames]),

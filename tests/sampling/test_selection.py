@@ -130,7 +130,7 @@ def test_labelled_frames_count_towards_cluster_quota() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_refresh_selects_what_is_new(method: Any) -> None:
+def test_select_frames_excludes_near_duplicates_of_labelled_frames(method: Any) -> None:
     """No selected frame is within the tolerance of a labelled or another selected frame."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(400, 5))
