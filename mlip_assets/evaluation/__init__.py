@@ -7,7 +7,8 @@ combines them for a trained model.
 from __future__ import annotations
 
 from mlip_assets.evaluation.learning_curve import LearningPoint, learning_curve
-from mlip_assets.evaluation.report import ModelReport, make_report
+from mlip_assets.evaluation.make_report import make_report
+from mlip_assets.evaluation.report import ModelReport
 from mlip_assets.evaluation.stability import StabilityTest, run_guarded_md, run_stability_tests
 
 __all__ = [

@@ -11,7 +11,6 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator
 from numpy.typing import NDArray
-from scipy.stats import linregress
 
 from mlip_assets.campaign import ExplorationSettings, GuardSettings
 from mlip_assets.common.progress import Progress
@@ -193,8 +192,8 @@ class _NveRun:
 
     def drift(self) -> tuple[float, float]:
         """Slope of the total energy and its standard error, meV/atom/ps; at least three samples."""
-        fit = linregress(self.times_ps, self.energies_eV_per_atom)
-        return float(fit.slope * 1e3), float(fit.stderr * 1e3)
+        fit, covariance = np.polyfit(self.times_ps, self.energies_eV_per_atom, 1, cov=True)
+        return float(fit[0] * 1e3), float(np.sqrt(covariance[0, 0]) * 1e3)
 
     def mean_temperature(self) -> float:
         """Mean over the second half, K."""
