@@ -37,6 +37,8 @@ from mlip_assets.training.labels import dataset_sha256
 from resources.campaigns import REFRESH_TAG, CampaignFolder
 from resources.surrogate import SurrogateResource
 
+pytestmark = pytest.mark.slow
+
 COPPER = """\
 name: copper
 composition: Cu

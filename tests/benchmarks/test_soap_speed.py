@@ -179,6 +179,7 @@ def least_times(entrants: dict[str, Contender], clock: Callable[[], float]) -> d
     return best
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not vectors_are_supported(), reason="no processor that the kernel is made for")
 @pytest.mark.parametrize(("workload", "size"), CASES, ids=str)
 @pytest.mark.usefixtures("one_core")

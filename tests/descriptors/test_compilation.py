@@ -113,6 +113,7 @@ def test_cache_filled_by_concurrent_processes_is_loaded(cache: Cache) -> None:
     assert len(list(cache.folder.rglob("*.nbi"))) == 2
 
 
+@pytest.mark.slow
 def test_kernel_is_shared_by_arrays_of_any_memory_order(cache: Cache) -> None:
     layouts = """
 frames = np.repeat([call.keywords["positions"]], 6, axis=0)
@@ -131,6 +132,7 @@ print(json.dumps([answer(n_max=2, **changes) for changes in calls]))
         assert measured["n_compiled"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -19,7 +19,7 @@ from mlip_assets.descriptors.reference import gto_basis, neighbour_radius
 from mlip_assets.descriptors.reference import soap_power_spectrum as reference
 from tests.descriptors.structures import STRUCTURES, oxide, rattled, silicon, slab
 
-SIZES = [(4, 3), (8, 6), (10, 9)]
+SIZES = [(4, 3), (8, 6), pytest.param(10, 9, marks=pytest.mark.slow)]
 SMALL: dict[str, Any] = {"r_cut": 4.0, "n_max": 4, "l_max": 3, "sigma": 0.5}
 
 #: dscribe multiplies each coefficient of l = 1 by this number, which should be π√3/2.
