@@ -26,13 +26,13 @@ GROUPS = {
 }
 
 
-def test_the_nine_assets_and_their_groups():
+def test_definitions_have_nine_assets_in_three_groups():
     found = {key.path[-1]: GRAPH.get(key).group_name for key in GRAPH.get_all_asset_keys()}
     assert found == GROUPS
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_every_asset_is_described(name):
+def test_definitions_describe_every_asset(name):
     node = GRAPH.get(dg.AssetKey(name))
     assert node.description
     assert node.owners
@@ -50,7 +50,7 @@ def _io_manager(name):
     return key
 
 
-def test_loading_the_definitions_warns_of_nothing_of_ours():
+def test_definitions_load_without_warnings_of_this_project():
     code = "import warnings; warnings.simplefilter('error'); import mlip_assets.definitions as d; d.defs.resolve_all_job_defs()"
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -62,7 +62,7 @@ def test_loading_the_definitions_warns_of_nothing_of_ours():
     assert ended.returncode == 0, ended.stderr
 
 
-def test_loading_the_definitions_loads_no_heavy_library():
+def test_definitions_load_no_heavy_library():
     code = (
         "import sys, mlip_assets.definitions;"
         "print([m for m in ('torch', 'mace', 'sklearn', 'dscribe', 'matplotlib') if m in sys.modules])"

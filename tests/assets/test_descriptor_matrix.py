@@ -10,7 +10,7 @@ from io_managers.parquet import DescriptorIOManager
 from io_managers.storage import Storage
 from mlip_assets.assets import contract
 from mlip_assets.assets import descriptor_matrix as module
-from mlip_assets.descriptors import DescriptorMatrix, matrix
+from mlip_assets.descriptors import DescriptorMatrix, computation
 from mlip_assets.dynamics import plan_walkers, run_walkers
 from resources.campaigns import CampaignFolder
 from resources.compute import ComputeResource
@@ -28,7 +28,7 @@ sampling: {n_samples: 3}
 @pytest.fixture
 def materialize(tmp_path, monkeypatch):
     """Describe 60 frames of copper in parts of 16; gives the result and the instance."""
-    monkeypatch.setattr(matrix, "_PART_FRAMES", 16)
+    monkeypatch.setattr(computation, "_PART_FRAMES", 16)
     monkeypatch.setattr(contract, "EVENT_EVERY_S", 0.0)
     (tmp_path / "copper.yaml").write_text(COPPER, encoding="utf-8")
     atoms = bulk("Cu", cubic=True)
@@ -74,7 +74,7 @@ def observations(instance):
     ]
 
 
-def test_progress_is_observed_while_it_works(materialize):
+def test_descriptor_matrix_progress_is_observed(materialize):
     run, instance, _ = materialize
     result = run()
     assert result.success
@@ -92,7 +92,7 @@ def test_progress_is_observed_while_it_works(materialize):
     assert event.metadata["n_frames_resumed"].value == 0
 
 
-def test_what_is_described_is_not_described_again(materialize):
+def test_descriptor_matrix_is_not_computed_twice(materialize):
     run, _, folder = materialize
     assert run().success
     written = {f.name: f.stat().st_mtime_ns for f in folder.glob("*.parquet")}
@@ -110,7 +110,7 @@ def test_what_is_described_is_not_described_again(materialize):
     assert np.isfinite(DescriptorMatrix(folder).to_numpy()[1]).all()
 
 
-def test_an_unfinished_folder_is_not_loaded(materialize, tmp_path):
+def test_descriptor_matrix_of_an_unfinished_folder_is_not_loaded(materialize, tmp_path):
     run, _, folder = materialize
     run()
     (folder / "_manifest.json").unlink()

@@ -55,7 +55,7 @@ def rmsd(left, right):
     return np.sqrt(((left.positions - moved.positions) ** 2).sum(axis=1).mean())
 
 
-def test_every_asset_and_check_succeeds(explored):
+def test_pipeline_assets_and_checks_succeed(explored):
     result, _, _ = explored
     assert result.success
     assert len(result.get_asset_materialization_events()) == 6
@@ -63,7 +63,7 @@ def test_every_asset_and_check_succeeds(explored):
     assert set(failed) <= {"better_than_random"}  # nine frames of a tiny pool may not beat chance
 
 
-def test_exact_count_and_frames_that_differ(explored):
+def test_selected_frames_are_exact_in_number_and_distinct(explored):
     _, _, folder = explored
     frames = read(folder / "selected_frames.extxyz", ":")
     assert len(frames) == 9
@@ -72,7 +72,7 @@ def test_exact_count_and_frames_that_differ(explored):
     assert min(itertools.starmap(rmsd, itertools.combinations(frames, 2))) > 0.02
 
 
-def test_the_cluster_is_a_cluster(explored):
+def test_selected_clusters_are_not_periodic(explored):
     """Argon at 20 K neither evaporates nor collapses under the surrogate."""
     _, _, folder = explored
     frames = read(folder / "selected_frames.extxyz", ":")
@@ -84,7 +84,7 @@ def test_the_cluster_is_a_cluster(explored):
         assert nearest.max() < 6.5
 
 
-def test_the_same_campaign_gives_the_same_frames(explored):
+def test_run_of_the_same_campaign_gives_the_same_frames(explored):
     _, run, folder = explored
     first = (folder / "selected_frames.extxyz").read_bytes()
     result = run()

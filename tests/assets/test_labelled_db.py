@@ -126,7 +126,7 @@ def test_labelled_db_metadata_give_the_cost_of_the_run(materialize):
     assert again["core_hours_reused"] > 0
 
 
-def test_budget_of_zero_gives_a_page_that_reports_it(materialize):
+def test_labelled_db_with_a_budget_of_zero_reports_it(materialize):
     from toy_engine import toy_frame
 
     made, checks, _ = materialize([toy_frame("Cu", 1)], labelling="{budget: 0}")
@@ -138,7 +138,7 @@ def test_budget_of_zero_gives_a_page_that_reports_it(materialize):
     assert (finished["n_labelled"], finished["n_deferred"]) == (1, 0)
 
 
-def test_outliers_are_named_by_frame(monkeypatch):
+def test_labelled_db_names_outliers_by_frame(monkeypatch):
     from ase.build import bulk
 
     rng = np.random.default_rng(0)

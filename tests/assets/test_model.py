@@ -71,7 +71,7 @@ def labelled(atoms: Atoms, **info) -> Atoms:
     return atoms
 
 
-def test_epochs_are_observed_with_their_losses(result):
+def test_model_epochs_are_observed_with_their_losses(result):
     seen = [
         event.asset_observation_data.asset_observation
         for event in result.get_asset_observation_events()
@@ -83,7 +83,7 @@ def test_epochs_are_observed_with_their_losses(result):
     assert "training: 4/4 epochs (100 %), loss " in seen[-1].description
 
 
-def test_the_metadata_tell_how_the_training_went(result):
+def test_model_metadata_give_settings_and_errors_of_the_training(result):
     (event,) = result.asset_materializations_for_node("model")
     observed = {name: value.value for name, value in event.metadata.items()}
     assert (observed["epochs"], observed["stopped_early"]) == (4, False)

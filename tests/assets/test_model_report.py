@@ -170,7 +170,7 @@ class Project:
         return {key: value.value for key, value in event.metadata.items()}, checks
 
 
-def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
+def test_model_report_promotes_a_better_model_and_keeps_it_over_a_worse_one(project):
     poor, good, worse = project.models
     promoted = PromotedModels(project.data / "promoted")
 
@@ -211,7 +211,7 @@ def test_a_better_model_replaces_and_a_worse_one_is_kept_but_does_not(project):
     assert [member.file for member in own.members] == [best.model_file, *best.members]
 
 
-def test_each_report_ends_a_round_and_draws_the_learning_curve(project):
+def test_model_report_finishes_a_round_and_plots_the_learning_curve(project):
     """After the test above, whose three models were those of a first run and two refreshes."""
     poor, good, worse = project.models
     first, second, third = project.campaigns.rounds("copper").rounds
@@ -222,10 +222,10 @@ def test_each_report_ends_a_round_and_draws_the_learning_curve(project):
     assert first.finished
     assert second.finished
     assert second.explored_with == first.model
-    assert second.gain == pytest.approx(1 - second.error_ratio)
-    assert second.gain > 0.5
+    assert second.error_reduction == pytest.approx(1 - second.error_ratio)
+    assert second.error_reduction > 0.5
     assert third.error_ratio > 1
-    assert third.gain == 0
+    assert third.error_reduction == 0
     report = project.data / "model_report"
     points = ModelReport.open(report).learning_curve
     errors = [point.force_rmse_meV_per_A for point in points]
@@ -244,7 +244,7 @@ def test_each_report_ends_a_round_and_draws_the_learning_curve(project):
     assert project.campaigns.rounds("copper").rounds[2].error_ratio == third.error_ratio
 
 
-def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
+def test_package_contains_the_promoted_model(project, monkeypatch, capsys):
     """After the test above: a folder that works without this program."""
     monkeypatch.setenv("MLIP_DATA", str(project.data.parent))
     assert main(["package", str(project.folder / "copper.yaml")]) == 0, capsys.readouterr().err
@@ -260,9 +260,7 @@ def test_the_promoted_model_is_packed(project, monkeypatch, capsys):
     for text in (best.weights_sha256, "g/cm³", "300 K (10)", "| model, crystal |", "bulk modulus"):
         assert text in card
     frames = read(folder / "dataset.extxyz", ":")
-    own = find_surrogate(
-        "own-model", device="cpu", dtype="float32", own_models=project.data / "promoted"
-    )
+    own = find_surrogate("own-model", device="cpu", dtype="float32", own_model=best)
     namespace = {"atoms": frames[-1].copy()}
     monkeypatch.chdir(folder)
     exec(card.split("```python\n")[1].split("```")[0], namespace)  # as a reader of the card would
@@ -291,7 +289,7 @@ def test_lammps_export_gives_the_energies_of_the_model(project):
     assert not (project.folder / "x.pt").exists()
 
 
-def test_a_report_on_other_labels_is_refused(project):
+def test_package_refuses_a_report_on_other_labels(project):
     stale = replace(project.models[1], dataset_sha256="0" * 64)
     with pytest.raises(dg.Failure, match="materialize model again"):
         project.report(stale)

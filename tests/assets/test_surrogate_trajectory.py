@@ -53,7 +53,7 @@ def materialize(tmp_path, monkeypatch):
     return run
 
 
-def test_steps_are_observed_while_walkers_move(materialize):
+def test_surrogate_trajectory_steps_are_observed(materialize):
     pytest.importorskip("torch_sim")
     result = materialize()
     seen = _observed(result)

@@ -52,7 +52,7 @@ def trajectory(root):
 
 
 @pytest.mark.parametrize("root", ["local", "memory"])
-def test_structures(root, tmp_path):
+def test_extxyz_io_manager_round_trip(root, tmp_path):
     where = tmp_path if root == "local" else "memory://structures"
     atoms = bulk("Cu", cubic=True)
     atoms.info["frame_id"] = 3_000_000_120
@@ -63,7 +63,7 @@ def test_structures(root, tmp_path):
 
 
 @pytest.mark.parametrize("root", ["local", "memory"])
-def test_embedding_and_its_axes(root, tmp_path):
+def test_embedding_io_manager_round_trip_with_its_components(root, tmp_path):
     value = embedding()
     back = through(EmbeddingIOManager, value, tmp_path if root == "local" else "memory://pca")
     assert np.array_equal(value.frame_id, back.frame_id)
@@ -74,7 +74,7 @@ def test_embedding_and_its_axes(root, tmp_path):
     assert np.array_equal(embed(rows, value.pca).scores, embed(rows, back.pca).scores)
 
 
-def test_clusters(tmp_path):
+def test_clusters_io_manager_round_trip(tmp_path):
     value = Clusters(
         np.arange(5, dtype=np.int64),
         np.array([0, 0, 1, 1, 2]),
@@ -86,7 +86,7 @@ def test_clusters(tmp_path):
     assert all(np.array_equal(getattr(value, name), getattr(back, name)) for name in vars(value))
 
 
-def test_trajectory_is_a_handle_and_the_manifest_decides(tmp_path):
+def test_trajectory_io_manager_gives_a_handle_defined_by_the_manifest(tmp_path):
     folder = tmp_path / "silicon" / "value"
     value = trajectory(folder)
     back = through(TrajectoryIOManager, value, tmp_path)
@@ -96,7 +96,7 @@ def test_trajectory_is_a_handle_and_the_manifest_decides(tmp_path):
 
 
 @pytest.mark.parametrize("root", ["local", "memory"])
-def test_labels(root, tmp_path):
+def test_label_database_io_manager_round_trip(root, tmp_path):
     atoms = bulk("Cu", cubic=True)
     atoms.info.update(frame_id=np.int64(7), REF_energy=-1.5, REF_stress=np.eye(3), label_key="k")
     atoms.set_array("REF_forces", np.ones((4, 3)))
@@ -108,14 +108,14 @@ def test_labels(root, tmp_path):
     assert np.array_equal(back.labelled[0].arrays["REF_forces"], np.ones((4, 3)))
 
 
-def test_a_folder_without_its_commit_file_does_not_count(tmp_path):
+def test_folder_io_manager_ignores_a_folder_without_its_commit_file(tmp_path):
     manager = LabelDatabaseIOManager(storage=Storage(root=str(tmp_path)))
     (tmp_path / "labels.extxyz").write_text("")
     with pytest.raises(FileNotFoundError, match=r"has no labels\.db"):
         manager.read(UPath(tmp_path))
 
 
-def test_wrong_column_is_named(tmp_path):
+def test_parquet_io_manager_names_a_wrong_column(tmp_path):
     folder = tmp_path / "silicon" / "value"
     value = trajectory(folder)
     part = folder / value.parts[0].path
@@ -127,7 +127,7 @@ def test_wrong_column_is_named(tmp_path):
         through(TrajectoryIOManager, value, tmp_path)
 
 
-def test_wrong_type_is_named(tmp_path):
+def test_io_manager_names_a_wrong_type(tmp_path):
     with pytest.raises(TypeError, match="must be a Embedding, got list"):
         through(EmbeddingIOManager, [1, 2], tmp_path)
     with pytest.raises(TypeError, match="must be a DescriptorMatrix, got Table"):
@@ -136,13 +136,13 @@ def test_wrong_type_is_named(tmp_path):
         through(ExtxyzIOManager, [bulk("Cu"), "Cu"], tmp_path)
 
 
-def test_missing_info_is_named_and_nothing_is_left_behind(tmp_path):
+def test_extxyz_io_manager_names_missing_info_and_writes_no_file(tmp_path):
     with pytest.raises(ValueError, match=r"info\['seed_name'\] is missing"):
         through(ExtxyzIOManager, [bulk("Cu")], tmp_path, {"required_info": ["seed_name"]})
     assert not list(tmp_path.rglob("*.*"))
 
 
-def test_missing_value_error_gives_a_fix(tmp_path):
+def test_io_manager_error_of_a_missing_value_gives_a_fix(tmp_path):
     manager = ExtxyzIOManager(storage=Storage(root=str(tmp_path)))
     stored = dg.build_output_context(asset_key=KEY, partition_key="silicon")
     loaded = dg.build_input_context(asset_key=KEY, partition_key="silicon", upstream_output=stored)
@@ -151,12 +151,12 @@ def test_missing_value_error_gives_a_fix(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["../outside", "/etc/passwd", "a/b", "", ".."])
-def test_partition_keys_cannot_leave_the_root(key, tmp_path):
+def test_storage_refuses_partition_keys_outside_the_root(key, tmp_path):
     with pytest.raises(ValueError, match="not a campaign name"):
         Storage(root=str(tmp_path)).folder(key)
 
 
-def test_remote_roots_have_no_working_folder():
+def test_storage_at_a_remote_root_has_no_working_folder():
     assert isinstance(Storage(root="memory://x").folder("silicon"), UPath)
     with pytest.raises(ValueError, match="needs a local"):
         Storage(root="memory://x").working_folder("silicon", "model_training")

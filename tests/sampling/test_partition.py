@@ -59,7 +59,7 @@ def test_birch_adds_farthest_points_if_no_threshold_suffices() -> None:
 @pytest.mark.slow
 def test_birch_memory_of_5000_clusters_of_274000_points() -> None:
     """274 000 points of 7 components and n = 5000; maml needs a matrix of 83 671² distances, 26 GiB."""
-    alone = subprocess.run(  # a process of its own, to measure its peak memory only
+    alone = subprocess.run(  # a separate process, to measure its peak memory only
         [sys.executable, "-c", BIRCH_OF_MANY], capture_output=True, text=True, check=True
     )
     n_centres, peak_KiB = map(int, alone.stdout.split())

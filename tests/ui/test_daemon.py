@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.daemon, pytest.mark.slow, pytest.mark.timeout(900)]
 DAEMON = ("dagster-daemon", "run", "-w", "workspace.yaml")
 
 
-def test_valid_files_become_partitions_and_an_invalid_one_is_reported(project, tiny_campaign):
+def test_sensor_adds_partitions_for_valid_files_and_reports_an_invalid_one(project, tiny_campaign):
     tiny_campaign(project.campaigns, "first")
     (project.campaigns / "broken.yaml").write_text("name: broken\ncomposition: Xy\n")
     with project.instance() as instance, project.running(*DAEMON):
@@ -30,7 +30,7 @@ def test_valid_files_become_partitions_and_an_invalid_one_is_reported(project, t
         assert TickStatus.FAILURE not in {tick.status for tick in _ticks(instance)}
 
 
-def test_the_refresh_runs_a_campaign_on_time(project, tiny_campaign):
+def test_schedule_runs_the_refresh_of_a_campaign(project, tiny_campaign):
     tiny_campaign(project.campaigns)
     every_minute = {"MLIP_REFRESH_CRON": "* * * * *"}
     by_schedule = dg.RunsFilter(

@@ -55,7 +55,7 @@ def page_file(tmp_path) -> tuple[Path, np.ndarray, list[int]]:
     return file, embedding.scores, chosen.tolist()
 
 
-def test_a_click_on_the_map_shows_the_structure(browser, page_file):
+def test_map_page_shows_the_structure_of_a_clicked_point(browser, page_file):
     file, places, picks = page_file
     page = browser.new_page(viewport={"width": 1400, "height": 850})
     page.set_default_timeout(60_000)

@@ -40,7 +40,7 @@ refresh: {n_samples: 12, max_rounds: 3}
 """
 
 
-def test_three_refreshes_one_of_them_killed_in_training(project):
+def test_schedule_runs_three_refreshes_of_which_one_is_killed_in_training(project):
     (project.campaigns / "silicon.yaml").write_text(SILICON)
     data = project.folder / "data" / "silicon"
 
