@@ -94,7 +94,7 @@ def labelled_db(
                 "calls_killed_in_flight": spending.n_lost,
                 "core_hours": spending.core_hours,
             },
-            "isolated_energies_eV": dg.MetadataValue.json(database.isolated_energies),
+            "isolated_energies_eV": database.isolated_energies,
             "settings": dg.MetadataValue.json(settings.model_dump()),
             "labels": figures.label_table(database),
             "failures": figures.failure_table(database),

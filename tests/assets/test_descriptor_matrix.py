@@ -117,9 +117,9 @@ def test_descriptor_matrix_of_an_unfinished_folder_is_not_loaded(materialize, tm
     manager = DescriptorIOManager(storage=Storage(root=str(tmp_path / "data")))
     stored = dg.build_output_context(asset_key=KEY, partition_key="copper")
     loaded = dg.build_input_context(asset_key=KEY, partition_key="copper", upstream_output=stored)
-    with pytest.raises(FileNotFoundError, match="never finished; describe the trajectory again"):
+    with pytest.raises(FileNotFoundError, match="incomplete; compute them again"):
         manager.load_input(loaded)
-    with pytest.raises(FileNotFoundError, match="never finished"):
+    with pytest.raises(FileNotFoundError, match="incomplete"):
         manager.handle_output(stored, DescriptorMatrix(folder))
 
 
