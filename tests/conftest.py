@@ -48,6 +48,13 @@ training:
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the shared trained model are slow, because the first one trains it."""
+    for item in items:
+        if "trained" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_campaign() -> Callable[..., Path]:
     """``tiny_campaign(folder, name)`` writes a campaign that a test can afford."""

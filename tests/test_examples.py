@@ -66,6 +66,7 @@ def test_soap_of_trajectory_compares_frames(tmp_path):
     assert all(0.99 < similarity < 1 for similarity in similarities[1:])
 
 
+@pytest.mark.slow
 def test_select_frames_covers_more_than_random(tmp_path):
     output = run("select_frames.py", tmp_path)
     with (tmp_path / "selected.csv").open(encoding="utf-8") as stream:
@@ -96,6 +97,7 @@ def test_train_from_extxyz_beats_the_mean_predictor(labels, tmp_path):
     assert (tmp_path / file).is_file()
 
 
+@pytest.mark.slow
 def test_explore_argon_stores_every_frame(tmp_path):
     output = run("explore_argon.py", tmp_path)
     assert "120 frames of 6 walkers" in output

@@ -11,6 +11,8 @@ from mlip_assets.assets import selected_frames as selection
 from mlip_assets.assets.contract import MAX_KEY_LENGTH, campaign_partitions, check, pipeline_asset
 from mlip_assets.definitions import defs
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "checks.md"
 GRAPH = defs.resolve_asset_graph()
 

@@ -14,6 +14,8 @@ from mlip_assets.figures import rounded
 from mlip_assets.sampling import project_frames
 from mlip_assets.trajectory import round_of
 
+pytestmark = pytest.mark.slow
+
 N_SAMPLES = 4
 
 

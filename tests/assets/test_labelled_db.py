@@ -95,6 +95,7 @@ def materialize(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_labelled_db_metadata_give_the_cost_of_the_run(materialize):
     from toy_engine import RAISES, toy_frame
 

@@ -11,6 +11,7 @@ SCRIPT = Path(__file__).with_name("sampling_scale.py")
 SIZES = (20_000, 80_000)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="peak memory is read as on Linux")
 def test_linear_time_and_bounded_memory(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("sampling_scale", SCRIPT)

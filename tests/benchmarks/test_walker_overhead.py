@@ -8,6 +8,7 @@ import itertools
 import time
 
 import numpy as np
+import pytest
 from ase.build import bulk
 
 from mlip_assets.campaign import Campaign
@@ -17,6 +18,7 @@ from mlip_assets.surrogates import find_surrogate
 N_STEPS, N_ROUNDS = 40, 3
 
 
+@pytest.mark.slow
 def test_walker_against_bare_model_calls(benchmark, tmp_path):
     surrogate = find_surrogate("bundled", device="cpu", dtype="float32")
     calculator = surrogate.calculator()

@@ -8,6 +8,7 @@ from mlip_assets.surrogates import find_surrogate
 from tests.benchmarks.walker_throughput import rates
 
 
+@pytest.mark.slow
 def test_sixteen_small_cells(benchmark):
     pytest.importorskip("torch_sim")
     surrogate = find_surrogate("bundled", device="cpu", dtype="float32")

@@ -228,6 +228,7 @@ def test_fingerprint_ignores_key_order_but_not_values():
     assert one != fingerprint({"a": 1, "b": 3})
 
 
+@pytest.mark.slow
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

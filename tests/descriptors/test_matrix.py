@@ -195,6 +195,7 @@ def test_iter_batches_returns_each_row_once_in_small_batches(tmp_path: Path) -> 
     assert np.array_equal(matrix.to_numpy()[1], rows)
 
 
+@pytest.mark.slow
 def test_compute_descriptors_merges_small_batches_into_full_row_groups(tmp_path: Path) -> None:
     settings = DescriptorSettings(r_cut=1.1, n_max=1, l_max=0)
     compute_descriptors(Frames([Atoms("Ar")] * 5000, 100), settings, ["Ar"], tmp_path)

@@ -85,6 +85,7 @@ def parts_in(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.slow
 def test_compute_descriptors_after_sigkill_gives_same_bytes(
     tmp_path: Path, trajectory: Trajectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def reference_spectrum(name: str, n_max: int, l_max: int) -> np.ndarray:
     return spectrum(STRUCTURES[name](), reference, r_cut=5.0, n_max=n_max, l_max=l_max)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_max", "l_max"), SIZES)
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_soap_equals_reference(name: str, n_max: int, l_max: int) -> None:
@@ -102,6 +103,7 @@ def test_soap_equals_dscribe(name: str, n_max: int, l_max: int) -> None:
     assert error(spectrum(atoms, **size, radial_table="fine"), theirs) <= max(1e-12, own + 1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", ["off", "inner", "outer", "species"])
 @pytest.mark.parametrize("build", [silicon, rocksalt, slab])
 def test_averages_equal_reference(build: Any, average: Any) -> None:
@@ -117,6 +119,7 @@ def test_averages_equal_reference(build: Any, average: Any) -> None:
         assert error(theirs, expected) <= 3e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radial_table", ["standard", "fine"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_scalar_kernel_equals_simd_kernel(dtype: Any, radial_table: Any) -> None:
@@ -222,6 +225,7 @@ def test_neighbour_list_of_many_atoms_is_complete() -> None:
     assert error(spectrum(gas), expected) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["numba", "scalar"])
 @pytest.mark.parametrize(("dtype", "bound"), [(np.float64, 1e-8), (np.float32, 1e-6)])
 def test_soap_of_distances_rounded_up_to_radius(

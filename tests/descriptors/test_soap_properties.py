@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -87,6 +88,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True, width=64)
 coordinate = st.one_of(st.floats(-12, 12), st.sampled_from([0.0, 1e-9, 5.0, -5.0, 1e6]), anything)
 
 
+@pytest.mark.slow
 @settings(max_examples=2500, deadline=None)
 @given(
     positions=st.lists(st.tuples(coordinate, coordinate, coordinate), min_size=0, max_size=8),

@@ -37,6 +37,7 @@ def explored(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_exploration_starts_processes_only_if_estimate_is_long(explored):
     short, processes = explored(0.0)
     assert processes == [os.getpid()], "one calculator, for the estimate and the walkers"

@@ -46,6 +46,7 @@ def canonical_samples(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["temperature", "potential"])
 def test_langevin_samples_canonical_ensemble(canonical_samples, quantity):
     """Equipartition in the mean; the chi-squared law of f quadratic terms in the variance.
@@ -74,6 +75,7 @@ def test_canonical_samples_detect_suppressed_fluctuations(canonical_samples):
         assert_within_sigma((rescaled - 1) ** 2, 2 / CANONICAL_FREEDOM)
 
 
+@pytest.mark.slow
 def test_nve_conserves_energy(tmp_path):
     """Copper in EMT, 2 ps at 1 fs: no drift, and fluctuations far below kT."""
     given = {"ensemble": "nve", "n_steps": 2000, "timestep_fs": 1.0, "sample_every": 10}
@@ -116,6 +118,7 @@ def test_npt_isotropic_samples_volume_of_ideal_gas(tmp_path):
     assert_within_sigma(pressure, 1.0, max_relative_error=0.015)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ensemble", ["npt_isotropic", "npt_full"])
 def test_npt_samples_volume_of_equation_of_state(tmp_path, ensemble):
     """The mean volume at 10 GPa is that of static EMT plus thermal pressure.

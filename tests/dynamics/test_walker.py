@@ -149,6 +149,7 @@ HEATED = {
 }
 
 
+@pytest.mark.slow
 def test_killed_exploration_resumes_to_identical_frames(tmp_path):
     """SIGKILL during a temperature ramp with a flexible cell."""
     script = tmp_path / "explore.py"

@@ -70,6 +70,7 @@ def test_pair_curves_are_relative_to_isolated_atoms_for_every_pair():
         assert abs(curve.energies_eV[-1]) < 0.1 * -curve.binding_energy_eV
 
 
+@pytest.mark.slow
 def test_pair_curve_of_trained_model_is_repulsive(trained):
     (curve,) = pair_curves(trained.calculator(dtype="float64"), trained.elements)
     assert curve.is_repulsive  # by its Ziegler-Biersack-Littmark term, without one such label

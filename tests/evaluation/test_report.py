@@ -57,6 +57,7 @@ def report(trained, labelled, isolated_energies, held_out):
     )
 
 
+@pytest.mark.slow
 def test_report_compares_all_potentials_on_the_same_labels(report, trained):
     errors = report.held_out
     assert set(errors) == {"model", "promoted", "surrogate", "mean_predictor"}

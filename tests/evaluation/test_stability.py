@@ -38,6 +38,7 @@ def stability_test(calculator, reference, temperature_K=600.0):
     return found
 
 
+@pytest.mark.slow
 def test_stability_of_emt_conserves_energy_and_equals_itself():
     found = stability_test(EMT(), EMT())
     assert (found.n_steps, found.stopped_by) == (N_STEPS, None)
@@ -46,6 +47,7 @@ def test_stability_of_emt_conserves_energy_and_equals_itself():
     assert found.mean_temperature_K == pytest.approx(600, rel=0.35)  # equipartition, few atoms
 
 
+@pytest.mark.slow
 def test_stability_detects_drift_of_inconsistent_forces():
     sound, leaky = stability_test(EMT(), EMT()), stability_test(Leaky(), EMT())
     drifts = [abs(found.drift_meV_per_atom_per_ps) for found in (sound, leaky)]

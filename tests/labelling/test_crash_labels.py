@@ -152,6 +152,7 @@ def check_kills(tmp_path: Path, setting: str, seed: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_with_equal_labels_toy_engine(tmp_path: Path) -> None:
     check_kills(tmp_path, TOY, seed=1)
 
@@ -166,6 +167,7 @@ def test_killed_run_resumes_with_equal_labels_gpaw(tmp_path: Path) -> None:
     check_kills(tmp_path, GPAW, seed=2)
 
 
+@pytest.mark.slow
 def test_killed_calculation_is_repeated_in_next_call(
     toy: ToyEngine, ledger: LabelLedger, calls: Callable[[], list[str]]
 ) -> None:
@@ -204,6 +206,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_full_disk_raises_oserror_and_leaves_valid_ledger(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:

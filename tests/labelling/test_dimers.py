@@ -23,6 +23,7 @@ def test_dimers_have_every_pair_at_every_distance():
     assert dimers(["Cu", "Au"], ()) == []
 
 
+@pytest.mark.slow
 def test_dimer_labels_are_repulsive_in_the_core_and_attractive_beyond(tmp_path):
     made = label_frames(dimers(["Cu"], RATIOS), EmtEngine(), LabelLedger(tmp_path / "labels.db"))
     assert [atoms.info["seed_kind"] for atoms in made.labelled] == ["dimer"] * len(RATIOS)

@@ -70,6 +70,7 @@ def test_label_equals_result_of_the_engine(toy: ToyEngine, ledger: LabelLedger) 
     assert labelled.calc is None
 
 
+@pytest.mark.slow
 def test_labels_in_the_ledger_are_not_computed_again(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -96,6 +97,7 @@ def test_equal_frames_are_computed_once(toy: ToyEngine, ledger: LabelLedger, cal
     np.testing.assert_allclose(database.labelled[1].positions, frames[1].positions)
 
 
+@pytest.mark.slow
 def test_label_key_depends_on_physics_and_not_on_limits(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
@@ -106,6 +108,7 @@ def test_label_key_depends_on_physics_and_not_on_limits(
     assert label_frames([frame], replace(toy, level=2), ledger).n_calculated == 2
 
 
+@pytest.mark.slow
 def test_failures_of_each_kind_are_recorded_and_others_continue(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -138,6 +141,7 @@ def test_failures_of_each_kind_are_recorded_and_others_continue(
     assert [f.reason for f in database_again.failed] == [f.reason for f in database.failed[:5]]
 
 
+@pytest.mark.slow
 def test_raw_output_is_kept_for_failures_only(toy: ToyEngine, ledger: LabelLedger) -> None:
     label_frames([toy_frame(NEVER_CONVERGES, 1), toy_frame("Cu", 2)], toy, ledger)
     kept = sorted(p.relative_to(ledger.calculations) for p in ledger.calculations.rglob("toy.txt"))
@@ -147,6 +151,7 @@ def test_raw_output_is_kept_for_failures_only(toy: ToyEngine, ledger: LabelLedge
     assert str(kept[1].parent) in row.reason
 
 
+@pytest.mark.slow
 def test_retry_failed_repeats_failures(toy: ToyEngine, ledger: LabelLedger, calls: Calls) -> None:
     frames = [toy_frame(RAISES, 1)]
     label_frames(frames, toy, ledger)
@@ -156,6 +161,7 @@ def test_retry_failed_repeats_failures(toy: ToyEngine, ledger: LabelLedger, call
     assert again.failed[0].attempts == 1
 
 
+@pytest.mark.slow
 def test_more_retries_continue_with_the_next_attempt(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -167,6 +173,7 @@ def test_more_retries_continue_with_the_next_attempt(
     assert [call.split(":")[1] for call in calls() if call.startswith("AuCu:")] == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_longer_timeout_repeats_timed_out_calculation(toy: ToyEngine, ledger: LabelLedger) -> None:
     slow = replace(toy, pause_s=4.0)
     frames = [toy_frame("Cu", 1)]
@@ -176,6 +183,7 @@ def test_longer_timeout_repeats_timed_out_calculation(toy: ToyEngine, ledger: La
     assert len(label_frames(frames, replace(slow, timeout_s=60.0), ledger).labelled) == 1
 
 
+@pytest.mark.slow
 def test_rejected_calculation_is_checked_again_without_new_calculation(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
@@ -192,6 +200,7 @@ def test_rejected_calculation_is_checked_again_without_new_calculation(
     assert [row.status for row in connect(ledger.path).select(outcome="refused")] == ["failed"]
 
 
+@pytest.mark.slow
 def test_budget_of_calls_defers_the_remaining_frames(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -206,6 +215,7 @@ def test_budget_of_calls_defers_the_remaining_frames(
     assert (last.n_calculated, last.deferred) == (2, [])
 
 
+@pytest.mark.slow
 def test_attempt_before_end_of_budget_is_not_computed_twice(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -285,6 +295,7 @@ label_frames(
 """
 
 
+@pytest.mark.slow
 def test_sigkill_loses_no_label_and_leaves_no_child(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -312,6 +323,7 @@ def test_sigkill_loses_no_label_and_leaves_no_child(
     assert np.isfinite(energy)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_each_label_once(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -323,6 +335,7 @@ def test_two_processes_compute_each_label_once(
     assert len(calls()) == len(ledger) == 5
 
 
+@pytest.mark.slow
 def test_isolated_atom_is_computed_without_spin_after_failure(
     toy: ToyEngine, ledger: LabelLedger
 ) -> None:
@@ -341,6 +354,7 @@ def test_isolated_atom_is_computed_without_spin_after_failure(
     assert set(database.isolated_energies) == {"Cu"}
 
 
+@pytest.mark.slow
 def test_forces_of_permuted_frame_are_in_its_atom_order(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:
@@ -398,6 +412,7 @@ def test_energy_outlier_is_a_failure(toy: ToyEngine, ledger: LabelLedger) -> Non
     assert "25.0 below the median of 10 frames of equal composition" in failure.reason
 
 
+@pytest.mark.slow
 def test_core_hours_are_estimated_counted_and_limited(
     toy: ToyEngine, ledger: LabelLedger, calls: Calls
 ) -> None:

@@ -128,6 +128,7 @@ def crystals_and_a_vacancy(n_cells: int, amplitude_A: float, vacancy: int) -> np
     return np.insert(describe(crystal, shaken), vacancy, describe(defect, alone)[0], axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_cells", "amplitude_A"), [(2, 0.083), (3, 0.17)])
 def test_direct_select_includes_one_vacancy_among_ten_thousand_crystals(
     n_cells: int, amplitude_A: float

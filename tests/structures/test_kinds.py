@@ -233,6 +233,7 @@ def test_alloy_uses_the_lattice_of_a_structure_file(tmp_path: Path) -> None:
         parent_lattice({"O": 2, "Ti": 1})
 
 
+@pytest.mark.slow
 def test_melt_quench_gives_a_liquid_and_a_glass_of_lower_energy() -> None:
     settings = {
         "liquid_atoms": 32,

@@ -298,6 +298,7 @@ def test_unsuitable_structure_files_are_refused(tmp_path: Path) -> None:
         build_seeds(campaign("Ar", files=(str(tmp_path / "atom.xyz"),), kinds=("vacancy",)))
 
 
+@pytest.mark.slow
 def test_pack_liquid_refuses_a_box_that_is_too_small() -> None:
     contacts = ContactDistances(bulk("Cu"))
     with pytest.raises(ValueError, match=r"Cu2 does not fit.*liquid_density_ratio"):

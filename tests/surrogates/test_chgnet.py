@@ -48,11 +48,13 @@ def test_chgnet_lattice_constants(calculator: Any, atoms: Any, experiment_A: flo
     assert checks.lattice_constant(calculator, atoms) == pytest.approx(experiment_A, rel=0.015)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("composition", ["Si", "MgO"])
 def test_chgnet_explores(surrogate: Any, composition: str, tmp_path: Path) -> None:
     checks.check_exploration(surrogate, composition, tmp_path)
 
 
+@pytest.mark.slow
 def test_chgnet_walker_resumes_bit_for_bit(surrogate: Any, tmp_path: Path) -> None:
     checks.check_resume(surrogate, tmp_path)
 

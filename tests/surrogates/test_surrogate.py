@@ -201,6 +201,7 @@ def test_float32_agrees_with_float64():
     assert np.abs(forces[0] - forces[1]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_first_call_in_a_process_is_bit_identical_to_later_calls():
     """Required for walkers that resume in a new process."""
     code = (
@@ -215,6 +216,7 @@ def test_first_call_in_a_process_is_bit_identical_to_later_calls():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_walker_with_mace_resumes_bit_for_bit(tmp_path):
     from mlip_assets.dynamics import plan_walkers, run_walkers
 

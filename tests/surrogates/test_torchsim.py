@@ -156,6 +156,7 @@ def test_interrupted_batch_resumes_to_identical_frames(calculator, tmp_path):
     assert same(unbroken, resumed)
 
 
+@pytest.mark.slow
 def test_two_processes_share_walkers(tmp_path):
     seeds = [silicon(seed) for seed in range(4)]
     makers = bundled().calculators(2, "torchsim")
@@ -164,6 +165,7 @@ def test_two_processes_share_walkers(tmp_path):
     assert same(one, shared)
 
 
+@pytest.mark.slow
 def test_md_backends_give_the_same_trajectory(calculator, tmp_path):
     """With the same thermostat noise they differ by rounding errors, which grow."""
     seeds = [silicon(seed) for seed in range(4)]

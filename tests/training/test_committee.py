@@ -22,6 +22,8 @@ from mlip_assets.training.committee import MEMBER_FRACTION, calibrate, member_sp
 from mlip_assets.training.splits import Split, split_labels
 from mlip_assets.training.trainer import run
 
+pytestmark = pytest.mark.slow
+
 SEED = 3
 
 

@@ -95,6 +95,7 @@ def energy_of(frame) -> float:
     return round(frame.info["REF_energy"], 6)
 
 
+@pytest.mark.slow
 def test_fit_mace_resumes_killed_training_with_smaller_batch(
     labelled, isolated_energies, settings, tmp_path, monkeypatch
 ):
@@ -155,6 +156,7 @@ def wait_for_log(work_dir: Path, process: subprocess.Popen, line: str) -> Path:
     raise AssertionError(f"{line!r} was not logged")
 
 
+@pytest.mark.slow
 def test_fine_tuning_keeps_elements_of_labels_and_starts_from_low_errors(
     trained, labelled, isolated_energies, settings, tmp_path
 ):
@@ -199,6 +201,7 @@ def test_fine_tuning_requires_model_with_elements_of_labels(
         )
 
 
+@pytest.mark.slow
 def test_fit_mace_stops_early_in_both_stages_and_records_it(
     labelled, isolated_energies, settings, tmp_path
 ):

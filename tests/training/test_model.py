@@ -96,6 +96,7 @@ def test_calculator_stress_has_sign_of_labels(calculator, labelled):
     assert np.corrcoef(np.array(pairs).T)[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_calculator_dynamics_is_stopped_by_no_guard(calculator):
     report = run_guarded_md(bulk("Cu", cubic=True), calculator, n_steps=200, seed=0)
     assert (report.n_steps, report.stopped_by) == (200, None)

@@ -19,6 +19,8 @@ from mlip_assets.training.replay import LABEL_HEAD
 from mlip_assets.training.trainer import options
 from mlip_assets.training.trainer.process import run_trainer
 
+pytestmark = pytest.mark.slow
+
 SEED = 3
 N_EPOCHS = 6
 

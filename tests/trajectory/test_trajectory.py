@@ -145,10 +145,12 @@ def assert_recoverable(outcome, folder, tmp_path):
     assert calculator.calls < 1500, "recorded frames were computed again"
 
 
+@pytest.mark.slow
 def test_walker_recovers_from_exceeded_quota(tmp_path):
     assert_recoverable(fill(tmp_path / "quota", "60000"), tmp_path / "quota", tmp_path)
 
 
+@pytest.mark.slow
 def test_walker_recovers_from_full_disk(tmp_path, small_disk):
     outcome = fill(small_disk, "tmpfs")
     assert "No space left" in outcome.stdout

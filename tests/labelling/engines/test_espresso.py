@@ -251,6 +251,7 @@ def write_program(tmp_path: Path) -> Callable[[str], str]:
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "outcome", "message"),
     [
@@ -292,6 +293,7 @@ label_frames([isolated_atom("Si", polarised=False)], engine, LabelLedger({ledger
 """
 
 
+@pytest.mark.slow
 def test_program_ends_when_its_run_is_killed(
     bare: EspressoEngine, ledger: LabelLedger, write_program: Callable[[str], str]
 ) -> None:
@@ -325,6 +327,7 @@ def _running(command: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_larger_memory_limit_repeats_the_calculation(
     bare: EspressoEngine, ledger: LabelLedger, write_program: Callable[[str], str]
 ) -> None:

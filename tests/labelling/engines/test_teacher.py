@@ -205,6 +205,7 @@ def test_campaigns_contain_every_element_of_the_bundled_model() -> None:
     assert held == set(read_description(BUNDLED_FOLDER, BUNDLED_NAME)["elements"])
 
 
+@pytest.mark.slow
 def test_pipeline_labels_with_the_teacher_and_resumes(program: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "argon.yaml").write_text(SMALL)
     campaign = load_campaign(tmp_path / "argon.yaml")

@@ -114,6 +114,7 @@ def test_label_claimed_elsewhere_is_waited_for(
     assert f"waiting for 1 labels that are being computed by process {os.getpid()}" in caplog.text
 
 
+@pytest.mark.slow
 def test_claim_of_a_process_that_dies_is_taken_over(toy: ToyEngine, ledger: LabelLedger) -> None:
     """The holder of the claim dies while this process waits."""
     frame = toy_frame("Cu", 1)
@@ -136,6 +137,7 @@ def test_claim_of_a_process_that_dies_is_taken_over(toy: ToyEngine, ledger: Labe
     assert (len(database.labelled), database.n_calculated) == (1, 2)
 
 
+@pytest.mark.slow
 def test_failure_committed_elsewhere_is_not_repeated_after_waiting(
     toy: ToyEngine, ledger: LabelLedger, calls: Callable[[], list[str]]
 ) -> None:
