@@ -64,26 +64,24 @@ class Exploration:
         """
         root = Path(folder)
         factories = self.surrogate.calculators(n_workers, self.md_backend)
-        remaining = [w for w in self.walkers if steps_done(w, root) < w.settings.n_steps]
+        steps_left = [(w, w.settings.n_steps - steps_done(w, root)) for w in self.walkers]
+        remaining = [(walker, steps) for walker, steps in steps_left if steps > 0]
         if self.surrogate.device == "cpu" and min(n_workers, len(remaining)) > 1:
             calculator = factories[0]()
-            if _estimate_s(calculator, remaining, root) < WORKER_START_S:
+            if _estimate_s(calculator, remaining) < WORKER_START_S:
                 factories = [lambda: calculator]
         return run_walkers(self.walkers, factories, root, progress=progress)
 
 
-def _estimate_s(calculator: Calculator, remaining: Sequence[Walker], root: Path) -> float:
+def _estimate_s(calculator: Calculator, remaining: Sequence[tuple[Walker, int]]) -> float:
     """Time of the remaining steps in one process, from one evaluation of a walker of median size."""
-    structures = sorted((walker.initial_structure for walker in remaining), key=len)
+    structures = sorted((walker.initial_structure for walker, _ in remaining), key=len)
     atoms = structures[len(structures) // 2].copy()
     evaluate(calculator, [atoms])  # the first evaluation also compiles and allocates
     started = time.perf_counter()
     evaluate(calculator, [atoms])
     s_per_atom = (time.perf_counter() - started) / len(atoms)
-    atom_steps = sum(
-        len(walker.initial_structure) * (walker.settings.n_steps - steps_done(walker, root))
-        for walker in remaining
-    )
+    atom_steps = sum(len(walker.initial_structure) * steps for walker, steps in remaining)
     return s_per_atom * atom_steps
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -23,6 +23,17 @@ class Evaluation:
     """``(6,)`` in Voigt order, eV/Å³; None unless periodic in all three directions."""
     force_spread: NDArray[np.float64] | None = None
     """``(n_atoms,)``, eV/Å, as :func:`force_spread`; None without a committee."""
+
+    def to_results(self) -> dict[str, Any]:
+        """As ``results`` of an ASE calculator, with what is not None."""
+        results = {
+            "energy": self.energy_eV,
+            "free_energy": self.energy_eV,
+            "forces": self.forces,
+            "stress": self.stress,
+            "force_spread": self.force_spread,
+        }
+        return {name: value for name, value in results.items() if value is not None}
 
     def get_forces(self, _: Atoms) -> NDArray[np.float64]:
         """A copy, because ASE changes the array it gets."""

@@ -84,14 +84,7 @@ class CommitteeCalculator(Calculator):
                 for m in self.members
             ]
         )
-        self.results = {
-            "energy": found.energy_eV,
-            "free_energy": found.energy_eV,
-            "forces": found.forces,
-            "force_spread": found.force_spread,
-        }
-        if found.stress is not None:
-            self.results["stress"] = found.stress
+        self.results = found.to_results()
 
 
 class BatchedCommitteeCalculator(CommitteeCalculator):

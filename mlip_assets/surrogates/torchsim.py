@@ -79,13 +79,7 @@ class TorchSimCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert isinstance(self.atoms, Atoms)
         (found,) = self.calculate_batch([self.atoms])
-        self.results = {
-            "energy": found.energy_eV,
-            "free_energy": found.energy_eV,
-            "forces": found.forces,
-        }
-        if found.stress is not None:
-            self.results["stress"] = found.stress
+        self.results = found.to_results()
 
     def calculate_batch(self, frames: Sequence[Atoms]) -> list[Evaluation]:
         """Evaluate frames in as few calls as the memory permits.
